@@ -1,0 +1,1 @@
+"""Heartbeats, cron rules, scheduled skills and webhooks, declared once, run by Prefect."""

@@ -1,0 +1,53 @@
+"""Durations as users write them: "90s", "5m", "1h30m", "2d"."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_PART = r"(\d+(?:\.\d+)?)(ms|d|h|m|s)"
+_WHOLE = re.compile(rf"(?:{_PART})+")
+_LONGEST = timedelta(days=3660)
+
+ALLOWED = 'a duration such as "90s", "5m", "1h30m" or "2d"'
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read `text` (units d, h, m, s, ms, largest first or not, no spaces). Raises ValueError with what is allowed."""
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{text!r} is not {ALLOWED}")
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"{text!r} is longer than ten years")
+    return timedelta(seconds=seconds)
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest text that `parse_duration` reads back as `value`: "1h30m", "90s" becomes "1m30s"."""
+    rest = round(value.total_seconds() * 1000)
+    text = ""
+    for unit, seconds in _UNITS.items():
+        count, rest = divmod(rest, round(seconds * 1000))
+        if count:
+            text += f"{count}{unit}"
+    return text or "0s"
+
+
+def _validate(value: Any) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError(f"{value!r} is not {ALLOWED}")
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_validate),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": f"^({_PART})+$", "examples": ["90s", "5m", "1h30m", "2d"]}),
+]

@@ -1,0 +1,127 @@
+"""How a rule behaves: every key that may stand on a rule and in `[defaults]`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+)
+
+from .durations import Duration
+
+Overlap = Literal["skip", "queue_one", "queue_all", "cancel_running", "allow"]
+OnMissed = Literal["ask", "run", "latest", "skip"]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+def _known_timezone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f'{name!r} is not a timezone; allowed: an IANA name such as "Europe/Berlin" or "UTC"')
+    return name
+
+
+Timezone = Annotated[str, AfterValidator(_known_timezone), Field(examples=["UTC", "America/New_York"])]
+ClockTime = Annotated[
+    dt.time,
+    WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d$", "examples": ["09:00"]}),
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ActiveHours(_Part):
+    """From `start` (inclusive) to `end` (exclusive); over midnight where end is before start."""
+
+    start: ClockTime
+    end: ClockTime
+    timezone: Timezone | None = Field(default=None, description="Default: the rule's timezone.")
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _clock_time(cls, value: Any) -> Any:
+        if isinstance(value, dt.time):
+            return value
+        try:
+            return dt.datetime.strptime(value, "%H:%M").time()  # noqa: DTZ007 - a wall-clock time has no zone
+        except (TypeError, ValueError):
+            raise ValueError(f'{value!r} is not a time of day; allowed: "HH:MM" from "00:00" to "23:59"') from None
+
+
+class Conditions(_Part):
+    """When a due rule may run; all that are given must hold, else the occurrence is skipped with the reason."""
+
+    active_hours: ActiveHours | None = None
+    days_of_week: list[Weekday] | None = Field(default=None, min_length=1)
+    environment: list[str] | None = Field(default=None, min_length=1)
+    session_active: bool | None = Field(
+        default=None, description="Needs `[proactive] session_hook`, a callable that answers whether one is."
+    )
+    exclude_dates: list[dt.date] | None = None
+    holidays: str | None = Field(
+        default=None,
+        pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$",
+        description='No run on public holidays of a country, or of a part of it: "DE", "US-NY".',
+    )
+    custom: str | None = Field(default=None, max_length=4096, description="A CEL expression that gives true or false.")
+
+
+class Dst(_Part):
+    """What happens to local times that a clock change removes (gap) or repeats (overlap)."""
+
+    gap: Literal["shift", "skip"] = "shift"
+    overlap: Literal["first", "both"] = "first"
+
+
+class Notifications(_Part):
+    """Channels to tell, by outcome."""
+
+    on_success: list[str] = Field(default_factory=list)
+    on_failure: list[str] = Field(default_factory=list)
+    on_skip: list[str] = Field(default_factory=list)
+    on_missed: list[str] = Field(default_factory=list)
+
+
+class Policies(_Part):
+    """Every policy, with its default. The seeds' defaults: timeout 30 s, 2 retries (ADR 023)."""
+
+    timeout: Duration = Field(default=timedelta(seconds=30), description="For one attempt of the action.")
+    retries: int = Field(default=2, ge=0, le=100, description="Attempts after the first.")
+    retry_delay: Duration | list[Duration] = Field(
+        default=timedelta(seconds=5), description="Before each retry; a list gives one for each."
+    )
+    backoff: float = Field(default=1.0, ge=1, le=10, description="Each delay is the one before times this.")
+    jitter: float = Field(default=0.0, ge=0, le=1, description="A delay may be longer by up to this share of it.")
+    on_overlap: Overlap = Field(default="skip", description="When due while an earlier run has not ended.")
+    on_missed: OnMissed = Field(default="ask", description="When found past its grace without a started run.")
+    grace: Duration = Field(default=timedelta(seconds=60), description="How late a run may start.")
+    lookback: Duration = Field(default=timedelta(days=7), description="How far back missed runs are looked for.")
+    dst: Dst = Field(default_factory=Dst)
+    cooldown: Duration | None = Field(default=None, description="The least time from a run's end to the next start.")
+    max_runs: int | None = Field(default=None, ge=1, description="Runs after which the rule is done.")
+    start_at: AwareDatetime | None = Field(default=None, description="Not before this instant.")
+    end_at: AwareDatetime | None = Field(default=None, description="Not at or after this instant.")
+    splay: Duration | None = Field(
+        default=None, description="Start up to this much later, by an amount fixed for each rule."
+    )
+    conditions: Conditions = Field(default_factory=Conditions)
+    notifications: Notifications = Field(default_factory=Notifications)
+    capabilities: list[str] = Field(default_factory=list, description="What the action may use beyond its own call.")
+
+    @field_validator("retry_delay", mode="after")
+    @classmethod
+    def _delays_not_empty(cls, value: Any) -> Any:
+        if isinstance(value, list) and not value:
+            raise ValueError("an empty list; allowed: one duration, or a list of at least one")
+        return value

@@ -1,0 +1,78 @@
+"""Settings of this machine: `PROACTIVE_*` in the environment or in `.env`.
+
+What is declared (rules) is in the rules file; Prefect's own settings stay Prefect's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CONFIG_PLACES = (
+    "proactive.toml",
+    "proactive.yaml",
+    "proactive.yml",
+    "proactive.json",
+    "deployments/proactive.toml",
+)
+
+
+class Settings(BaseSettings):
+    """All settings, each with its default and bound. Raises pydantic's ValidationError on a value out of bounds."""
+
+    model_config = SettingsConfigDict(env_prefix="PROACTIVE_", env_file=".env", extra="ignore")
+
+    home: Path = Field(
+        default=Path(".proactive"),
+        description="State on this machine: generated secrets, up.json, the embedded server's files.",
+    )
+    config: Path | None = Field(
+        default=None,
+        description="The rules file. Default: the first that exists of " + ", ".join(CONFIG_PLACES) + ".",
+    )
+    gateway_host: str = Field(default="127.0.0.1", description="The address the gateway listens on.")
+    gateway_port: int = Field(default=4280, ge=0, le=65535, description="The gateway's port; 0 takes a free one.")
+    gateway_url: str | None = Field(
+        default=None,
+        description="How callers reach the gateway, where that is not its own address (behind a proxy).",
+    )
+    token: str | None = Field(
+        default=None,
+        repr=False,
+        description="The operator's bearer token. Default: generated on first use, in PROACTIVE_HOME/token.",
+    )
+    work_pool: str = Field(default="proactive", description="The work pool of rules that name none.")
+    max_body: int = Field(
+        default=1_048_576,
+        ge=1,
+        le=67_108_864,
+        description="The largest webhook body in bytes, where the rule sets none.",
+    )
+    api_concurrency: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Requests to the Prefect API at once from one process; the embedded database bears few.",
+    )
+    api_patience: float = Field(
+        default=120.0,
+        ge=1,
+        le=3600,
+        description="Seconds for which a call to a busy or restarting Prefect API is tried again.",
+    )
+
+
+def rules_file(settings: Settings, start: Path | None = None) -> Path | None:
+    """The rules file that commands use: the setting, else the first of `CONFIG_PLACES` below `start` (or here)."""
+    if settings.config is not None:
+        return settings.config
+    base = start or Path()
+    return next((base / place for place in CONFIG_PLACES if (base / place).is_file()), None)
+
+
+def project_root(config: Path) -> Path:
+    """The folder a rules file belongs to: its own, or the one above for `deployments/proactive.toml`."""
+    folder = config.resolve().parent
+    return folder.parent if folder.name == "deployments" else folder

@@ -1,0 +1,85 @@
+"""A real Prefect server for the whole test session, on a free port, on its embedded database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from .support import free_port, wait_until_sync
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Prefect server: the URL of its API, and an environment in which Prefect's client and CLI use it."""
+
+    api_url: str
+    env: dict[str, str]
+    log: Path
+
+
+def start_server(home: Path) -> tuple[Server, subprocess.Popen[bytes]]:
+    """Start a Prefect server whose files are all in `home`, and wait until it is healthy."""
+    port = free_port()
+    api_url = f"http://127.0.0.1:{port}/api"
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PROACTIVE_"))},
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_CLI_PROMPT": "false",
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
+    log = home / "server.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            env=env,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def healthy() -> bool:
+        assert process.poll() is None, f"the Prefect server ended: {log.read_text()[-2000:]}"
+        try:
+            return httpx.get(f"{api_url}/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    wait_until_sync(healthy, what=f"a Prefect server on port {port}", timeout=120)
+    return Server(api_url, env, log), process
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its group."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(15)
+    except ProcessLookupError:
+        return
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(15)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real Prefect server; the environment of the test session points at it."""
+    server, process = start_server(tmp_path_factory.mktemp("prefect"))
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in server.env.items() if name.startswith(("PREFECT_", "DO_NOT"))})
+    try:
+        yield server
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        stop(process)
