@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from .actions import Action, Call
 from .durations import Duration
@@ -192,6 +192,7 @@ class WebhookRule(RuleBase):
 
 
 Rule = Annotated[HeartbeatRule | CronRule | SkillRule | WebhookRule, Field(discriminator="kind")]
+_RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 RULE_MODELS: dict[Kind, type[HeartbeatRule | CronRule | SkillRule | WebhookRule]] = {
     "heartbeat": HeartbeatRule,
     "cron": CronRule,
@@ -236,6 +237,17 @@ class Rulebook(_Model):
     def get(self, rule_id: str) -> HeartbeatRule | CronRule | SkillRule | WebhookRule | None:
         """The rule of that id, or None."""
         return next((rule for rule in self.rules if rule.id == rule_id), None)
+
+
+def to_snapshot(rule: RuleBase) -> str:
+    """The rule as the JSON text that travels with each run. No `{{` in it, which Prefect's templates would take."""
+    # In JSON "{{" can only stand inside a string, where an escape means the same.
+    return rule.model_dump_json(exclude_defaults=False).replace("{{", "{\\u007b")
+
+
+def from_snapshot(text: str) -> Rule:
+    """Read back what `to_snapshot` wrote. Raises pydantic's ValidationError on anything else."""
+    return _RULE.validate_json(text)
 
 
 def _interval(rule: RuleBase, every: timedelta, anchor: datetime) -> IntervalTiming:

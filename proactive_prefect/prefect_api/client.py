@@ -1,0 +1,107 @@
+"""The one way to the Prefect API: paced, patient, with errors that a user can read.
+
+The embedded server's database answers 503 or breaks off under bursts, also after its own client's five retries; so
+every call waits its turn (`PROACTIVE_API_CONCURRENCY` at once) and is tried again for `PROACTIVE_API_PATIENCE` seconds.
+Every call made here must therefore bear being made twice: creations carry an idempotency key or a unique name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from ..errors import PrefectError, PrefectUnreachable
+from ..settings import Settings
+
+_BUSY = {408, 429, 500, 502, 503, 504}
+
+
+class Refused(PrefectError):
+    """Prefect answered with an error: `status` is the HTTP status, `detail` what Prefect said."""
+
+    def __init__(self, status: int, detail: str, path: str) -> None:
+        self.status = status
+        self.detail = detail
+        super().__init__(f"Prefect answered {status} to {path}: {detail}")
+
+
+class PrefectApi:
+    """An open connection to the Prefect API. `client` is Prefect's own, for what it does well by itself."""
+
+    def __init__(self, client: PrefectClient, settings: Settings) -> None:
+        self.client = client
+        self.url = str(client.api_url)
+        self._turn = asyncio.Semaphore(settings.api_concurrency)
+        self._patience = settings.api_patience
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """GET `path` and return its JSON (None for an empty answer). Raises Refused, PrefectUnreachable."""
+        return await self.call("GET", path, params=params or None)
+
+    async def post(self, path: str, json: Any = None) -> Any:
+        """POST `json` to `path`; the call must bear being made twice. Raises Refused, PrefectUnreachable."""
+        return await self.call("POST", path, json=json)
+
+    async def patch(self, path: str, json: Any) -> Any:
+        """PATCH `path`. Raises Refused, PrefectUnreachable."""
+        return await self.call("PATCH", path, json=json)
+
+    async def delete(self, path: str) -> Any:
+        """DELETE `path`; one that is gone already is no error. Raises Refused, PrefectUnreachable."""
+        try:
+            return await self.call("DELETE", path)
+        except Refused as refused:
+            if refused.status == 404:
+                return None
+            raise
+
+    async def call(self, method: Any, path: Any, *, json: Any = None, params: Any = None) -> Any:
+        """Make one call, in turn, again and again while Prefect is busy or away, up to the patience set."""
+        attempts = AsyncRetrying(
+            stop=stop_after_delay(self._patience),
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            retry=retry_if_exception(_is_passing),
+            reraise=True,
+        )
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    async with self._turn:
+                        response = await self.client.request(method, path, json=json, params=params)
+                    return response.json() if response.content else None
+        except PrefectHTTPStatusError as error:
+            raise Refused(error.response.status_code, _detail(error.response), f"{method} {path}") from None
+        except httpx.HTTPError as error:
+            raise PrefectUnreachable(
+                f"no answer from the Prefect API at {self.url} ({type(error).__name__})",
+                hint="Is the server up? `proactive up` starts one; PREFECT_API_URL names another.",
+            ) from None
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+@asynccontextmanager
+async def connect(settings: Settings | None = None) -> AsyncIterator[PrefectApi]:
+    """Open the Prefect API that Prefect's own settings name (`PREFECT_API_URL`, profile, Cloud key)."""
+    async with get_client() as client:
+        yield PrefectApi(client, settings or Settings())
+
+
+def _is_passing(error: BaseException) -> bool:
+    if isinstance(error, PrefectHTTPStatusError):
+        return error.response.status_code in _BUSY
+    return isinstance(error, httpx.TransportError)
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        detail = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = response.text
+    return str(detail)[:500]
