@@ -16,6 +16,13 @@ import pytest
 from .support import free_port, wait_until_sync
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the Prefect server, so that `make check` can leave it to `make test`."""
+    for item in items:
+        if "prefect_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+
+
 @dataclass(frozen=True)
 class Server:
     """A running Prefect server: the URL of its API, and an environment in which Prefect's client and CLI use it."""
