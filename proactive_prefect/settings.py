@@ -43,6 +43,10 @@ class Settings(BaseSettings):
         repr=False,
         description="The operator's bearer token. Default: generated on first use, in PROACTIVE_HOME/token.",
     )
+    project_dir: Path | None = Field(
+        default=None,
+        description="The project's folder as the workers see it. Default: the folder `apply` runs for.",
+    )
     work_pool: str = Field(default="proactive", description="The work pool of rules that name none.")
     max_body: int = Field(
         default=1_048_576,
