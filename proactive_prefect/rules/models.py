@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, f
 from .actions import Action, Call
 from .durations import Duration
 from .policies import Policies, Timezone
-from .timing import CronTiming, IntervalTiming, OnceTiming, Timing, check_cron
+from .timing import CronTiming, IntervalTiming, OnceTiming, Timing, check_cron, splay_offset
 
 Kind = Literal["heartbeat", "cron", "skill", "webhook"]
 KINDS: tuple[Kind, ...] = ("heartbeat", "cron", "skill", "webhook")
@@ -98,7 +98,7 @@ class HeartbeatRule(RuleBase):
         if self.every is not None:
             return _interval(self, self.every, self.anchor)
         assert self.cron is not None  # one of the two, by validation
-        return CronTiming(self.cron, self.timezone, self.dst)
+        return _cron(self, self.cron, self.timezone)
 
 
 class CronRule(RuleBase):
@@ -115,7 +115,7 @@ class CronRule(RuleBase):
 
     @property
     def timing(self) -> Timing:
-        return CronTiming(self.cron, self.timezone, self.dst)
+        return _cron(self, self.cron, self.timezone)
 
 
 class SkillCron(_Model):
@@ -160,10 +160,10 @@ class SkillRule(RuleBase):
     def timing(self) -> Timing:
         plan = self.schedule
         if isinstance(plan, SkillCron):
-            return CronTiming(plan.cron, plan.timezone or self.timezone, self.dst)
+            return _cron(self, plan.cron, plan.timezone or self.timezone)
         if isinstance(plan, SkillInterval):
             return _interval(self, plan.every, plan.start_at or ANCHOR)
-        return OnceTiming(plan.at)
+        return OnceTiming(plan.at + splay_offset(self.id, self.splay))
 
 
 class WebhookRule(RuleBase):
@@ -250,5 +250,9 @@ def from_snapshot(text: str) -> Rule:
     return _RULE.validate_json(text)
 
 
+def _cron(rule: RuleBase, cron: str, timezone: str) -> CronTiming:
+    return CronTiming(cron, timezone, rule.dst, rule.id if rule.splay else None, rule.splay)
+
+
 def _interval(rule: RuleBase, every: timedelta, anchor: datetime) -> IntervalTiming:
-    return IntervalTiming(every, anchor, rule.timezone, rule.id if rule.splay else None, rule.splay)
+    return IntervalTiming(every, anchor, splay_key=rule.id if rule.splay else None, splay=rule.splay)
