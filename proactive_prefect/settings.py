@@ -54,6 +54,16 @@ class Settings(BaseSettings):
         le=67_108_864,
         description="The largest webhook body in bytes, where the rule sets none.",
     )
+    worker_spares: int = Field(
+        default=3, ge=0, le=256, description="Idle processes that a worker keeps ready for the next runs."
+    )
+    worker_grace: float = Field(
+        default=10.0, ge=0, le=3600, description="Seconds that a worker which is stopped lets its runs finish."
+    )
+    worker_preload: str = Field(
+        default="",
+        description="Modules, separated by commas, that a worker imports once for all runs instead of in each.",
+    )
     api_concurrency: int = Field(
         default=4,
         ge=1,

@@ -1,0 +1,159 @@
+"""What a spare process does: get everything ready, wait for one run, run it with Prefect's own engine, end.
+
+The run itself is Prefect's, unchanged: same loading of the flow (pull steps included), same engine, states, logs,
+retries and hooks. Only what every run would fetch anew is handed over by the worker: the flow run, its deployment
+and the instant to begin at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.context import AsyncClientContext, SyncClientContext
+from prefect.engine import handle_engine_signals
+from prefect.flow_engine import run_flow
+from prefect.flows import Flow, load_flow_from_flow_run
+from prefect.logging.loggers import flow_run_logger
+
+from . import seam, wire
+
+
+def _know(client: Any, run_id: UUID, deployment: DeploymentResponse, owner: str) -> None:
+    """Let `client` (async or sync) answer for the deployment itself, and sign the engine's own update of the run.
+
+    The signature, in `infrastructure_pid`, tells any other worker whose run it is; added to the request that the
+    engine makes anyway, it costs none.
+    """
+    read_deployment, update_flow_run = client.read_deployment, client.update_flow_run
+
+    async def read_known_deployment(deployment_id: UUID | str) -> DeploymentResponse:
+        if str(deployment_id) == str(deployment.id):
+            return deployment
+        answer: DeploymentResponse = await read_deployment(deployment_id)
+        return answer
+
+    def update_signed(flow_run_id: UUID, **changes: Any) -> Any:
+        if flow_run_id == run_id:
+            changes.setdefault("infrastructure_pid", owner)
+        return update_flow_run(flow_run_id=flow_run_id, **changes)
+
+    client.update_flow_run = update_signed
+    if isinstance(client, PrefectClient):
+        client.read_deployment = read_known_deployment  # type: ignore[method-assign]
+
+
+class _Spare:
+    """The clients of this process, open before there is a run."""
+
+    def __init__(self) -> None:
+        seam.quieten_engine()
+        self.runner = asyncio.Runner()
+        self.runner.run(self._open())
+        self.sync_client = SyncClientContext().__enter__().client
+
+    async def _open(self) -> None:
+        context = AsyncClientContext()
+        await context.__aenter__()  # stays in the runner's context until the process ends
+        self.client = context.client
+
+    async def load(self, flow_run: FlowRun) -> Flow[..., Any]:
+        flow: Flow[..., Any] = await load_flow_from_flow_run(flow_run=flow_run, use_placeholder_flow=False)
+        return flow
+
+
+def _listen(sock: socket.socket, flow_run: FlowRun) -> None:
+    """Hear the worker during the run: of a suspension, or of its own end, which ends this run and all it started."""
+    while True:
+        try:
+            message = wire.receive(sock)
+        except (EOFError, OSError):
+            os.killpg(0, signal.SIGKILL)
+            return
+        if "suspended" in message:
+            seam.mark_suspended(flow_run.id, State.model_validate(message["suspended"]))
+
+
+def _take_on(order: wire.Message) -> None:
+    """Become the process that the job asks for: folder, environment, limits."""
+    os.environ.update({name: str(value) for name, value in order["env"].items()})
+    os.chdir(order["working_dir"])
+    sys.path[0] = order["working_dir"]
+    if (memory := order.get("memory_limit")) is not None:
+        # Data pages only: the address space of a Python process says little about what it uses.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()  # forks would all draw the same numbers
+
+
+def _drive(spare: _Spare, flow: Flow[..., Any], flow_run: FlowRun) -> None:
+    """Run the flow to its end, whichever of the four kinds of function it is."""
+    logger: Any = flow_run_logger(flow_run)
+    answer: Any = run_flow(flow, flow_run=flow_run, error_logger=logger)
+    if isinstance(answer, GeneratorType):
+        for _ in answer:
+            pass
+    elif isinstance(answer, AsyncGeneratorType):
+
+        async def exhaust() -> None:
+            async for _ in answer:
+                pass
+
+        spare.runner.run(exhaust())
+    elif asyncio.iscoroutine(answer):
+        spare.runner.run(answer)
+
+
+def _run(spare: _Spare, sock: socket.socket, order: wire.Message) -> None:
+    flow_run = FlowRun.model_validate(order["flow_run"])
+    deployment = DeploymentResponse.model_validate(order["deployment"])
+    for client in (spare.client, spare.sync_client):
+        _know(client, flow_run.id, deployment, order["owner"])
+    with handle_engine_signals(flow_run.id):
+        try:
+            flow = spare.runner.run(spare.load(flow_run))
+        except Exception as error:
+            flow_run_logger(flow_run).error("The flow could not be loaded", exc_info=True)
+            wire.send(sock, {"trouble": f"The flow could not be loaded: {type(error).__name__}: {error}"})
+            raise
+        if (early := order["start_at"] - time.time()) > 0:
+            time.sleep(early)
+        try:
+            _drive(spare, flow, flow_run)
+        finally:
+            spare.runner.close()  # an async flow that was ended by a signal reports its end in here
+
+
+def run_one(sock: socket.socket) -> int:
+    """The life of one spare over its `sock` to the worker; gives the exit status of the process.
+
+    0: the engine has told the server how the run ended (or that it is paused). Anything else is for the worker to tell.
+    """
+    spare = _Spare()
+    wire.send(sock, {"ready": os.getpid()})
+    try:
+        order = wire.receive(sock)
+    except EOFError:
+        os._exit(0)  # never had a run
+    _take_on(order)
+    threading.Thread(target=_listen, args=(sock, FlowRun.model_validate(order["flow_run"])), daemon=True).start()
+    status: Any = 0
+    try:
+        _run(spare, sock, order)
+    except SystemExit as ended:
+        status = ended.code or 0
+    if status == 0:
+        wire.send(sock, {"concluded": True})
+    return int(status) if isinstance(status, int) else 1

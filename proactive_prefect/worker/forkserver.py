@@ -1,0 +1,228 @@
+"""The process that all runs are forked from: small, clean, single-threaded.
+
+It has imported Prefect and what it was told to preload, holds no connection and no event loop, and does nothing
+but fork, tell who ended and how, and look whether the code it has imported changed on disk. So a fork of it is a
+process that is ready in milliseconds and shares nothing with any other run.
+
+It ends when the worker does (the control socket closes), and takes every run with it: children carry the
+kernel's parent-death signal, and their process groups are killed, so that not even a grandchild is left.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
+
+from .wire import Message
+
+_PR_SET_PDEATHSIG = 1
+_LOOK_EVERY = 1.0  # seconds between two looks at the imported files
+
+# What a run imports on its way to its first line: imported once here instead of in each run.
+_WARM = (
+    "anyio._backends._asyncio",
+    "asyncio.runners",
+    "h11",
+    "httpcore",
+    "httpx",
+    "prefect",
+    "prefect._experimental",
+    "prefect.client.orchestration",
+    "prefect.deployments.steps.core",
+    "prefect.deployments.steps.pull",
+    "prefect.engine",
+    "prefect.events.worker",
+    "prefect.filesystems",
+    "prefect.flow_engine",
+    "prefect.logging.handlers",
+    "prefect.runtime",
+    "prefect.runtime.flow_run",
+    "prefect.task_engine",
+    "prefect.task_runners",
+    "proactive_prefect.worker.child",
+)
+
+
+def _user_files() -> dict[str, float]:
+    """The files of imported modules that are the user's own, with their modification times.
+
+    Installed packages are left out: they change with a new environment, which means a new worker.
+    """
+    installed = tuple(
+        {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {"<frozen"}
+    )
+    files: dict[str, float] = {}
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        if not name or name.startswith(installed):
+            continue
+        with contextlib.suppress(OSError):
+            files[name] = Path(name).stat().st_mtime
+    return files
+
+
+def _changed(files: dict[str, float]) -> list[str]:
+    """Those of `files` that are not what they were."""
+
+    def is_changed(name: str, before: float) -> bool:
+        try:
+            return Path(name).stat().st_mtime != before
+        except OSError:
+            return True
+
+    return [name for name, before in files.items() if is_changed(name, before)]
+
+
+def _preload(modules: list[str]) -> dict[str, str]:
+    """Import `modules`; what failed, with why. A module that starts a thread is told: forking it would be unsafe."""
+    failed: dict[str, str] = {}
+    for name in modules:
+        threads = len(os.listdir("/proc/self/task"))
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+        if len(os.listdir("/proc/self/task")) > threads:
+            failed[name] = "starts a thread when it is imported, which a fork would break"
+    return failed
+
+
+class Forkserver:
+    """The loop of the forkserver over its `control` socket to the worker."""
+
+    def __init__(self, control: socket.socket, files: dict[str, float]) -> None:
+        self._control = control
+        self._files = files
+        self._children: set[int] = set()
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._reported_change = False
+
+    def _tell(self, message: Message) -> None:
+        self._control.send(json.dumps(message).encode())
+
+    def serve(self, failed: dict[str, str]) -> socket.socket | None:
+        """Fork on request until the worker is gone. Returns in the children too: with their socket to the worker.
+
+        `failed` is told to the worker first: what could not be preloaded, and why.
+        """
+        self._tell({"ready": os.getpid(), "failed": failed})
+        wakeup, on_signal = socket.socketpair()
+        for end in (wakeup, on_signal):
+            end.setblocking(False)
+        signal.set_wakeup_fd(on_signal.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        next_look = time.monotonic() + _LOOK_EVERY
+        with DefaultSelector() as selector:
+            selector.register(self._control, EVENT_READ)
+            selector.register(wakeup, EVENT_READ)
+            while True:
+                ready = selector.select(max(0.0, next_look - time.monotonic()))
+                for key, _ in ready:
+                    if key.fileobj is wakeup:
+                        wakeup.recv(4096)
+                        self._reap()
+                    else:
+                        order = self._order()
+                        if order is None:
+                            self._kill_all()
+                            return None
+                        number, child_end = order
+                        if self._fork(number, child_end) == 0:
+                            signal.set_wakeup_fd(-1)
+                            for end in (wakeup, on_signal, self._control):
+                                end.close()
+                            return child_end
+                        child_end.close()
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + _LOOK_EVERY
+                    self._look_for_changes()
+
+    def _order(self) -> tuple[int, socket.socket] | None:
+        """The number of a child to fork and its end of the socket to the worker; None when the worker is gone."""
+        size = array.array("i").itemsize
+        try:
+            data, ancillary, _, _ = self._control.recvmsg(4096, socket.CMSG_SPACE(size))
+        except ConnectionResetError:
+            return None
+        if not data:
+            return None
+        (_, _, handle) = ancillary[0]
+        (fd,) = array.array("i", handle[:size])
+        return int(json.loads(data)["fork"]), socket.socket(fileno=fd)
+
+    def _fork(self, number: int, child_end: socket.socket) -> int:
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != server:  # it died before the line above
+                os._exit(1)
+            os.setsid()
+            for number_of in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+                signal.signal(number_of, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return 0
+        self._children.add(pid)
+        self._tell({"forked": number, "pid": pid})
+        return pid
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._children.discard(pid)
+            self._tell({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+
+    def _look_for_changes(self) -> None:
+        if self._reported_change or not (changed := _changed(self._files)):
+            return
+        self._reported_change = True
+        self._tell({"changed": changed[:20]})
+
+    def _kill_all(self) -> None:
+        for pid in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """`python -m proactive_prefect.worker.forkserver FD MODULES`: serve the worker that holds the other end of FD."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    # The worker decides when this process ends; a Ctrl-C in its terminal reaches the whole group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    broken = _preload([*_WARM])
+    if broken:
+        raise SystemExit(f"the forkserver cannot import what it needs: {broken}")
+    failed = _preload(json.loads(sys.argv[2]))
+    from .child import run_one
+
+    gc.collect()
+    gc.freeze()  # keeps the collector from touching, and so copying, the pages that all runs share
+    server = Forkserver(control, _user_files())
+    try:
+        child_end = server.serve(failed)
+    except BrokenPipeError:
+        return  # the worker is gone
+    if child_end is not None:
+        raise SystemExit(run_one(child_end))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""Spare processes, as the worker sees them: some idle and ready, one taken per run, replaced behind it."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from logging import Logger, LoggerAdapter
+from typing import Any
+
+from . import wire
+
+
+class Spare:
+    """One forked process: waits for an order, or runs it. `pid` is also its process group."""
+
+    def __init__(self, channel: wire.Channel) -> None:
+        self.channel = channel
+        self._pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    @property
+    def pid(self) -> int:
+        """The process id; InvalidStateError before the process was forked."""
+        return self._pid.result()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended yet, as far as is known."""
+        return not self._status.done()
+
+    async def forked(self) -> int:
+        """Wait for the process id."""
+        return await asyncio.shield(self._pid)
+
+    async def ended(self) -> int:
+        """Wait for the exit status; negative is the signal that killed it."""
+        return await asyncio.shield(self._status)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to the process; SIGKILL goes to all that it started too."""
+        if not self._pid.done() or not self.alive:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self.pid, number)
+            else:
+                os.kill(self.pid, number)
+
+    def _note_forked(self, pid: int) -> None:
+        if not self._pid.done():
+            self._pid.set_result(pid)
+
+    def _note_ended(self, status: int) -> None:
+        if not self._status.done():
+            self._status.set_result(status)
+        if not self._pid.done():
+            self._pid.cancel()
+        if self._pid.done() and not self._pid.cancelled():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)  # what it started and left behind
+        self.channel.close()
+
+
+class Generation:
+    """One forkserver and what was forked from it. Changed code makes a new generation; the old one's runs finish."""
+
+    def __init__(self, preload: Sequence[str], env: Mapping[str, str], on_change: Callable[[list[str]], None]) -> None:
+        self._preload = preload
+        self._env = env
+        self._on_change = on_change
+        self._by_number: dict[int, Spare] = {}
+        self._by_pid: dict[int, Spare] = {}
+        self._counter = 0
+        self._gone = asyncio.Event()
+        self.idle: deque[Spare] = deque()
+        self.failed: dict[str, str] = {}
+        self.retired = False
+
+    async def start(self) -> None:
+        """Start the forkserver and wait until it has imported everything. Raises RuntimeError if it does not start."""
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        command = [sys.executable, "-m", "proactive_prefect.worker.forkserver"]
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                str(theirs.fileno()),
+                json.dumps(list(self._preload)),
+                pass_fds=[theirs.fileno()],
+                env=dict(self._env),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._control.fileno(), self._hear)
+        await self._ready
+
+    def _hear(self) -> None:
+        try:
+            data = self._control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._note_gone()
+            return
+        message = json.loads(data)
+        if "ready" in message:
+            self.failed = message["failed"]
+            self._ready.set_result(None)
+        elif "forked" in message:
+            spare = self._by_number.pop(message["forked"])
+            self._by_pid[message["pid"]] = spare
+            spare._note_forked(message["pid"])
+        elif "ended" in message:
+            if (child := self._by_pid.pop(message["ended"], None)) is not None:
+                if child in self.idle:
+                    self.idle.remove(child)
+                child._note_ended(message["status"])
+            self._close_if_done()
+        elif "changed" in message:
+            self._on_change(message["changed"])
+
+    def _note_gone(self) -> None:
+        """The forkserver died: so did its children, by the parent-death signal."""
+        asyncio.get_running_loop().remove_reader(self._control.fileno())
+        self._control.close()
+        self.retired = True
+        self.idle.clear()
+        for spare in [*self._by_number.values(), *self._by_pid.values()]:
+            spare._note_ended(-signal.SIGKILL)
+        self._by_number.clear()
+        self._by_pid.clear()
+        self._gone.set()
+        if not self._ready.done():
+            self._ready.set_exception(RuntimeError("the forkserver ended while it was starting"))
+
+    async def fork(self) -> Spare:
+        """Fork one spare and wait until it is ready for a run. Raises ChildProcessError if it ends before that."""
+        if self._gone.is_set():
+            raise ChildProcessError("the forkserver is gone")
+        ours, theirs = socket.socketpair()
+        self._counter += 1
+        number = self._counter
+        with theirs:
+            spare = Spare(await wire.Channel.open(ours))
+            self._by_number[number] = spare
+            order = json.dumps({"fork": number}).encode()
+            fds = array.array("i", [theirs.fileno()])
+            self._control.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+        try:
+            await spare.channel.receive()
+        except EOFError as end:
+            raise ChildProcessError("a spare process ended before it was ready") from end
+        return spare
+
+    def retire(self) -> None:
+        """Let idle spares go and end when the last run has."""
+        self.retired = True
+        for spare in self.idle:
+            spare.channel.close()
+        self.idle.clear()
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self.retired and not self._by_pid and not self._by_number and not self._gone.is_set():
+            self._control.shutdown(socket.SHUT_WR)
+
+    async def end(self) -> None:
+        """Kill everything that is left."""
+        self.retired = True
+        if not self._gone.is_set():
+            self._control.shutdown(socket.SHUT_WR)
+        await self._process.wait()
+
+
+class Spares:
+    """The spare processes of one worker: `size` idle ones are kept ready."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        preload: Sequence[str],
+        env: Mapping[str, str],
+        logger: Logger | LoggerAdapter[Any],
+    ) -> None:
+        self._size = size
+        self._preload = preload
+        self._env = env
+        self._logger = logger
+        self._generation: Generation | None = None
+        self._old: list[Generation] = []
+        self._renewing = asyncio.Lock()
+        self._filling = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def start(self) -> None:
+        """Have the first spares ready."""
+        await self.renew()
+
+    async def renew(self, changed: Sequence[str] = ()) -> None:
+        """Import everything anew in a new forkserver, fork from that one from now on; running ones finish."""
+        async with self._renewing:
+            if changed:
+                self._logger.info("Code changed (%s): new runs get it", ", ".join(changed[:3]))
+            fresh = Generation(self._preload, self._env, lambda names: self._spawn(self.renew(names)))
+            await fresh.start()
+            for name, why in fresh.failed.items():
+                self._logger.warning("Could not preload %s: %s", name, why)
+            former, self._generation = self._generation, fresh
+            if former is not None:
+                former.retire()
+                self._old = [each for each in [*self._old, former] if not each._gone.is_set()]
+            self._refill()
+
+    def _refill(self) -> None:
+        generation = self._generation
+        if generation is None or generation.retired:
+            return
+        missing = self._size - len(generation.idle) - self._filling
+        for _ in range(missing):
+            self._filling += 1
+            self._spawn(self._add_idle(generation))
+
+    async def _add_idle(self, generation: Generation) -> None:
+        try:
+            spare = await generation.fork()
+        except (ChildProcessError, OSError) as error:
+            self._logger.error("A spare process did not start: %s", error)
+            return
+        finally:
+            self._filling -= 1
+        if generation.retired:
+            spare.channel.close()
+        else:
+            generation.idle.append(spare)
+
+    async def take(self) -> Spare:
+        """A ready spare; it is replaced behind the caller. Forks one if none is idle."""
+        for _ in range(3):
+            generation = self._generation
+            if generation is None or generation.retired:
+                await self.renew()
+                continue
+            while generation.idle:
+                spare = generation.idle.popleft()
+                if spare.alive:
+                    self._refill()
+                    return spare
+            try:
+                return await generation.fork()
+            except (ChildProcessError, OSError) as error:
+                self._logger.warning("Forking a process failed, trying again: %s", error)
+        raise ChildProcessError("no process could be forked")
+
+    async def end(self) -> None:
+        """Kill all processes, idle and running."""
+        for task in list(self._tasks):
+            task.cancel()
+        generations = [*self._old, *([self._generation] if self._generation else [])]
+        await asyncio.gather(*(each.end() for each in generations))
+        self._generation, self._old = None, []

@@ -1,0 +1,125 @@
+"""What the worker tells Prefect about a run: claimed, given back, crashed, cancelled, timed out; each exactly once."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from logging import Logger, LoggerAdapter
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed, Failed, Pending, Scheduled
+from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+
+# A run in one of these belongs to a process that is expected to be alive.
+HELD = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether the same request may succeed later: no answer, or an answer that the server is not able to."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500 or error.response.status_code in (408, 429)
+    return isinstance(error, httpx.TransportError)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a claim: `won`, or else `again` is the instant (epoch seconds) to try again, if there is one."""
+
+    won: bool
+    again: float | None = None
+
+
+def name_of_end(status: int) -> str:
+    """A process's exit status in words; the signal by its name."""
+    if status >= 0:
+        return f"ended by itself with exit status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = {
+        "SIGKILL": " (killed from outside; often the machine ran out of memory)",
+        "SIGSEGV": " (a segmentation fault in native code)",
+        "SIGABRT": " (aborted itself, usually in native code)",
+    }.get(name, "")
+    return f"was killed by {name}{hint}"
+
+
+class States:
+    """State changes of runs, as one worker process proposes them. `mark` is this process's signature in claims."""
+
+    def __init__(
+        self, client: PrefectClient, *, mark: str, worker_name: str, logger: Logger | LoggerAdapter[Any]
+    ) -> None:
+        self._client = client
+        self._mark = mark
+        self._worker_name = worker_name
+        self._logger = logger
+
+    async def claim(self, flow_run: FlowRun) -> Claim:
+        """Propose Pending: the one atomic step that decides which worker runs it. A lost claim is no error."""
+        pending: State[Any] = Pending(message=f"Claimed by worker {self._worker_name!r} [{self._mark}]")
+        answer = await self._client.set_flow_run_state(flow_run.id, pending)
+        match answer.status:
+            case SetStateStatus.ACCEPT:
+                return Claim(won=True)
+            case SetStateStatus.REJECT:
+                # A concurrency limit: the server has put it off, or cancelled it.
+                state = answer.state
+                if state is not None and state.is_scheduled() and state.state_details.scheduled_time is not None:
+                    return Claim(won=False, again=state.state_details.scheduled_time.timestamp())
+                return Claim(won=False)
+            case SetStateStatus.WAIT:
+                return Claim(won=False, again=time.time() + getattr(answer.details, "delay_seconds", 5))
+            case SetStateStatus.ABORT:
+                # Lost to another worker; or won by a request whose answer was lost and that the client sent again.
+                return Claim(won=await self.is_ours(flow_run.id))
+        return Claim(won=False)
+
+    async def is_ours(self, flow_run_id: UUID) -> bool:
+        """Whether the run is Pending by this very process."""
+        try:
+            state = (await self._client.read_flow_run(flow_run_id)).state
+        except ObjectNotFound:
+            return False
+        return state is not None and state.type == StateType.PENDING and f"[{self._mark}]" in (state.message or "")
+
+    async def settle(self, flow_run_id: UUID, state: State[Any], *, only_from: tuple[StateType, ...] = HELD) -> None:
+        """Bring a run that nobody works on any more to `state`, unless it has left `only_from`; keeps trying."""
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_is_passing), wait=wait_random_exponential(multiplier=0.5, max=30), reraise=True
+        ):
+            with attempt:
+                try:
+                    now = (await self._client.read_flow_run(flow_run_id)).state
+                    if now is None or now.type not in only_from:
+                        return
+                    answer = await self._client.set_flow_run_state(flow_run_id, state)
+                except ObjectNotFound:
+                    return  # deleted meanwhile
+                if answer.status != SetStateStatus.ACCEPT:
+                    self._logger.debug("%s was not accepted for %s: %s", state.name, flow_run_id, answer.details)
+
+    async def crashed(self, flow_run_id: UUID, why: str) -> None:
+        """The run's process is gone without having told how it ended."""
+        await self.settle(flow_run_id, Crashed(message=why))
+
+    async def cancelled(self, flow_run_id: UUID, why: str) -> None:
+        """The run was cancelled and its process is gone."""
+        await self.settle(flow_run_id, Cancelled(message=why))
+
+    async def timed_out(self, flow_run_id: UUID, why: str) -> None:
+        """The run was killed at its time limit."""
+        await self.settle(flow_run_id, Failed(name="TimedOut", message=why))
+
+    async def give_back(self, flow_run: FlowRun, why: str) -> None:
+        """A claimed run whose flow never began goes back to be claimed anew, at the instant it was for."""
+        at = flow_run.next_scheduled_start_time or flow_run.expected_start_time
+        await self.settle(flow_run.id, Scheduled(scheduled_time=at, message=why), only_from=(StateType.PENDING,))

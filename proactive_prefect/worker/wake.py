@@ -1,0 +1,136 @@
+"""When the worker looks for runs: pushed by Prefect's events, by timers of its own, and seldom just to be sure.
+
+Prefect tells of a run that was created or resumed, but not of one that its scheduler created, nor of a schedule that
+was added. So the instants of scheduled runs are fetched ahead, and a slow look finds what neither told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from logging import Logger, LoggerAdapter
+from typing import Any
+from uuid import UUID
+
+from prefect.events import Event
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+
+# Deployments, queues and the pool itself matter because a change to them can make runs due without a word.
+_PREFIXES = ["prefect.flow-run.", "prefect.deployment.", "prefect.work-pool.", "prefect.work-queue."]
+_RECONNECT = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last one stays
+
+
+class Ears:
+    """The worker's one subscription to the events of its work pool; it reconnects for as long as it lives."""
+
+    def __init__(
+        self,
+        *,
+        heard: Callable[[Event], None],
+        reconnected: Callable[[], None],
+        logger: Logger | LoggerAdapter[Any],
+    ) -> None:
+        self._heard = heard
+        self._reconnected = reconnected
+        self._logger = logger
+        self.connected = False
+
+    async def listen(self, pool_id: UUID) -> None:
+        """Hear the events of the pool until cancelled."""
+        attempt = 0
+        while True:
+            events = EventFilter(
+                event=EventNameFilter(prefix=_PREFIXES),
+                any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{pool_id}"]),
+            )
+            try:
+                async with get_events_subscriber(filter=events, reconnection_attempts=0) as subscriber:
+                    self.connected, attempt = True, 0
+                    self._reconnected()
+                    async for event in subscriber:
+                        self._heard(event)
+            except Exception as error:  # whatever it is, the answer is to connect again
+                if self.connected:
+                    self._logger.info(
+                        "The event stream broke off (%s); connecting again", error or type(error).__name__
+                    )
+            self.connected = False
+            await asyncio.sleep(_RECONNECT[min(attempt, len(_RECONNECT) - 1)])
+            attempt += 1
+
+
+class Alarm:
+    """Wakes one waiter: at once when rung, else at the earliest instant that was set."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+        self._instants: dict[UUID, float] = {}
+
+    def ring(self) -> None:
+        """Wake the waiter now."""
+        self._rung.set()
+
+    def set(self, key: UUID, instant: float) -> None:
+        """Wake the waiter at `instant` (seconds since the epoch); a later call for the same key replaces it."""
+        self._instants[key] = instant
+        self._rung.set()
+
+    def unset(self, key: UUID) -> None:
+        """Forget the instant of `key`."""
+        self._instants.pop(key, None)
+
+    def replace(self, instants: dict[UUID, float]) -> None:
+        """Set these instants and forget all others."""
+        self._instants = dict(instants)
+
+    def due(self, before: float) -> bool:
+        """Whether an instant is not later than `before`."""
+        return any(instant <= before for instant in self._instants.values())
+
+    async def wait(self, *, lead: float, until: float) -> None:
+        """Return when rung, `lead` seconds before the earliest instant, or at `until`, whichever comes first."""
+        while not self._rung.is_set():
+            instant = min([*(each - lead for each in self._instants.values()), until])
+            left = instant - time.time()
+            if left <= 0:
+                break
+            with contextlib.suppress(TimeoutError):
+                # At most a minute at a time: a machine that slept, or a clock that was set, is noticed.
+                await asyncio.wait_for(self._rung.wait(), min(left, 60.0))
+        self._rung.clear()
+
+
+class Together:
+    """One call at a time of something that costs the same for many callers: who comes while it runs shares the next."""
+
+    def __init__(self, call: Callable[[Any], Awaitable[Any]]) -> None:
+        self._call = call
+        self._running: dict[Any, asyncio.Task[Any]] = {}
+        self._next: dict[Any, asyncio.Task[Any]] = {}
+
+    async def __call__(self, key: Any) -> Any:
+        """The answer of a call for `key` that began after this was asked."""
+        if key in self._next:
+            return await asyncio.shield(self._next[key])
+        if key not in self._running:
+            return await asyncio.shield(self._begin(key))
+        self._next[key] = asyncio.create_task(self._after(self._running[key], key))
+        return await asyncio.shield(self._next[key])
+
+    def _begin(self, key: Any) -> asyncio.Task[Any]:
+        async def call() -> Any:
+            try:
+                return await self._call(key)
+            finally:
+                del self._running[key]
+
+        task = self._running[key] = asyncio.create_task(call())
+        return task
+
+    async def _after(self, former: asyncio.Task[Any], key: Any) -> Any:
+        await asyncio.wait([former])
+        del self._next[key]
+        return await self._begin(key)

@@ -1,0 +1,350 @@
+"""The Prefect worker of type `proactive`: starts runs on the instant, in processes that were ready before."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import anyio.abc
+import httpx
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events import Event
+from prefect.exceptions import ObjectNotFound
+from prefect.logging.loggers import get_worker_logger
+from prefect.workers.base import BaseWorker
+
+from ..settings import Settings
+from .attempt import Attempt
+from .job import ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult
+from .seam import ControlChannel
+from .spares import Spares
+from .states import States
+from .wake import Alarm, Ears, Together
+
+_AHEAD = 300.0  # seconds for which instants are fetched ahead
+_LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
+_SLOW_LOOK = 120.0  # seconds between two looks while events arrive
+_BLIND_LOOK = 10.0  # seconds between two looks while they do not: as often as any Prefect worker
+_AT_ONCE = 6  # runs between claim and handing over at one time: the embedded database answers no faster to more
+
+
+class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult]):
+    """Prefect's worker protocol, woken by events and timers, with runs in forked spare processes."""
+
+    type = "proactive"
+    job_configuration = ProactiveJobConfiguration
+    job_configuration_variables = ProactiveVariables
+
+    _display_name = "Proactive"
+    _description = (
+        "Starts flow runs on the instant on this machine: woken by events instead of polling, in warm processes that "
+        "are forked ahead. Runs any flow."
+    )
+    _documentation_url = "https://github.com/PrefectHQ/prefect"
+
+    def __init__(self, work_pool_name: str, **options: Any) -> None:
+        super().__init__(work_pool_name, **options)
+        self._settings = Settings()
+        self._queues: list[str] = sorted(options.get("work_queues") or [])
+        self._at_most: int | None = options.get("limit")
+        self._log = get_worker_logger(self)
+        self._mark = uuid4().hex[:12]
+        self._pool_name = work_pool_name
+        self._attempts: dict[UUID, Attempt] = {}
+        self._given_up: dict[UUID, float] = {}
+        self._alarm = Alarm()
+        self._ears = Ears(heard=self._hear, reconnected=self._alarm_all, logger=self._log)
+        self._control = ControlChannel()
+        self._looked_at = time.time()
+        self._look_far = True
+        self._full = False
+        self._stopping = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._starting = asyncio.Semaphore(_AT_ONCE)
+        self._deployments = Together(self._read_deployment)
+        self._flows: dict[UUID, Any] = {}
+        self._seeking: set[UUID] = set()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        run_once: bool = False,
+        with_healthcheck: bool = False,
+        printer: Callable[..., None] = print,
+    ) -> None:
+        """Run until cancelled (Prefect's CLI does that on SIGINT and SIGTERM), then let runs finish for their grace.
+
+        `run_once`: run what is due now, wait for it, return.
+        """
+        async with self, self._control:
+            self._states = States(self.client, mark=self._mark, worker_name=self.name, logger=self._log)
+            self._spares = Spares(
+                size=self._settings.worker_spares,
+                preload=[name.strip() for name in self._settings.worker_preload.split(",") if name.strip()],
+                env={**os.environ, **ProactiveJobConfiguration._base_environment()},
+                logger=self._log,
+            )
+            try:
+                await self._spares.start()
+                printer(f"Worker {self.name!r} started!")
+                if run_once:
+                    await self._look(0.0)
+                    await self._until_idle()
+                else:
+                    await self._serve()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._drain()
+                    await self._spares.end()
+        printer(f"Worker {self.name!r} stopped!")
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_in_touch())
+            group.create_task(self._listen())
+            group.create_task(self._watch())
+
+    async def _keep_in_touch(self) -> None:
+        """Prefect's own signs of life of a worker, and news of its work pool."""
+        while True:
+            await asyncio.sleep(self.heartbeat_interval_seconds)
+            try:
+                await self.sync_with_backend()
+            except httpx.HTTPError as error:
+                self._log.warning("The Prefect API did not answer: %s", error or type(error).__name__)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                pool_id = self.work_pool.id
+            except RuntimeError:  # not synchronised yet: the server was away when we started
+                await asyncio.sleep(1)
+                continue
+            await self._ears.listen(pool_id)
+
+    def is_worker_still_polling(self, query_interval_seconds: float) -> bool:
+        """For the health check: whether the worker has looked for runs lately."""
+        return time.time() - self._looked_at < max(3 * _SLOW_LOOK, 30 * query_interval_seconds)
+
+    # -- looking for runs ------------------------------------------------------------------------------------------
+
+    def _alarm_all(self) -> None:
+        self._look_far = True
+        self._alarm.ring()
+
+    def _hear(self, event: Event) -> None:
+        kind = event.resource.get("prefect.state-type")
+        if kind is None:  # of a deployment, a queue, or the pool
+            self._alarm_all()
+            return
+        run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
+        attempt = self._attempts.get(run_id)
+        if kind == StateType.SCHEDULED and attempt is None:
+            self._seeking.add(run_id)
+            self._alarm.ring()
+        elif kind in (StateType.CANCELLING, StateType.CANCELLED) and attempt is not None:
+            self._spawn(attempt.cancel())
+        elif kind == StateType.PAUSED and attempt is not None:
+            self._spawn(self._pass_on_suspension(attempt))
+
+    async def _pass_on_suspension(self, attempt: Attempt) -> None:
+        state = (await self.client.read_flow_run(attempt.flow_run.id)).state
+        if state is not None and state.is_paused():
+            attempt.suspend(state)
+
+    async def _watch(self) -> None:
+        """Look when something may be due. A look asks the server, which knows limits, priorities and pauses."""
+        far_next = 0.0
+        while True:
+            now = time.time()
+            far = self._look_far or now >= far_next
+            try:
+                await self._look(_AHEAD if far else _LEAD)
+                if far:
+                    self._look_far = False
+                    far_next = now + _SLOW_LOOK
+            except Exception as error:
+                self._log.warning("Could not look for runs: %s", error or type(error).__name__)
+                await asyncio.sleep(2)
+            await self._alarm.wait(
+                lead=_LEAD, until=far_next if self._ears.connected else min(far_next, time.time() + _BLIND_LOOK)
+            )
+
+    async def _look(self, ahead: float) -> None:
+        """Ask for the runs of the next `ahead` seconds, begin those that are due and set the alarm for the others."""
+        if self._stopping:
+            return
+        sought, self._seeking = self._seeking, set()
+        try:
+            before = datetime.now(UTC) + timedelta(seconds=ahead)
+            entries = await self.client.get_scheduled_flow_runs_for_work_pool(
+                work_pool_name=self._pool_name, scheduled_before=before, work_queue_names=self._queues
+            )
+        except ObjectNotFound:
+            return  # the pool is not there; the next sign of life makes it
+        self._looked_at = time.time()
+        instants: dict[UUID, float] = {}
+        for entry in entries:
+            flow_run = entry.flow_run
+            sought.discard(flow_run.id)
+            due = flow_run.next_scheduled_start_time
+            if flow_run.id in self._attempts or due is None:
+                continue
+            if due.timestamp() - self._looked_at > _LEAD:
+                instants[flow_run.id] = due.timestamp()
+            else:
+                self._alarm.unset(flow_run.id)
+                if not self._begin(flow_run):
+                    break
+        if ahead > _LEAD:
+            self._alarm.replace(instants)
+        elif sought - self._attempts.keys():
+            self._alarm_all()  # it is for later: fetch its instant
+
+    def _begin(self, flow_run: FlowRun) -> bool:
+        """Begin a run unless the worker's own limit is reached."""
+        if self._at_most is not None and len(self._attempts) >= self._at_most:
+            self._full = True
+            return False
+        attempt = Attempt(flow_run, states=self._states, control=self._control, logger=self._log)
+        self._attempts[flow_run.id] = attempt
+        self._spawn(self._work(attempt))
+        return True
+
+    # -- one run ---------------------------------------------------------------------------------------------------
+
+    async def _work(self, attempt: Attempt) -> None:
+        flow_run = attempt.flow_run
+        try:
+            await self._claim_and_run(attempt)
+        except (httpx.HTTPError, ChildProcessError) as error:
+            self._log.warning("Run %s was not started: %s", flow_run.id, error or type(error).__name__)
+            self._alarm.set(flow_run.id, time.time() + 2 + _LEAD)
+        except Exception as error:
+            self._log.exception("Run %s was not started", flow_run.id)
+            await self._states.crashed(flow_run.id, f"The worker could not start it: {type(error).__name__}: {error}")
+        finally:
+            del self._attempts[flow_run.id]
+            if self._full or self._is_limited():
+                self._full = False
+                self._alarm.ring()  # its slot is free
+
+    def _is_limited(self) -> bool:
+        return self.work_pool.concurrency_limit is not None
+
+    async def _claim_and_run(self, attempt: Attempt) -> None:
+        flow_run = attempt.flow_run
+        async with self._starting:
+            reading = asyncio.ensure_future(self._deployments(flow_run.deployment_id))
+            claim = await self._states.claim(flow_run)
+            if not claim.won:
+                reading.cancel()
+                if claim.again is not None:
+                    self._alarm.set(flow_run.id, claim.again)
+                return
+            deployment = await reading
+            if deployment is None:
+                await self._states.cancelled(flow_run.id, "Its deployment no longer exists.")
+                return
+            configuration = await self._configure(flow_run, deployment)
+            spare = await self._spares.take()
+        await self._run(attempt, spare, configuration, deployment)
+
+    async def _run(
+        self,
+        attempt: Attempt,
+        spare: Any,
+        configuration: ProactiveJobConfiguration,
+        deployment: DeploymentResponse,
+    ) -> ProactiveWorkerResult:
+        due = attempt.flow_run.next_scheduled_start_time
+        pid = await spare.forked()
+        return await attempt.run(
+            spare,
+            configuration,
+            deployment,
+            start_at=due.timestamp() if due else 0.0,
+            owner=f"{socket.gethostname()}:{self._mark}:{pid}",
+        )
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: ProactiveJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> ProactiveWorkerResult:
+        """Prefect's way to run one claimed run on this worker: in a spare process, to its end."""
+        deployment = await self._deployments(flow_run.deployment_id)
+        attempt = Attempt(flow_run, states=self._states, control=self._control, logger=self._log)
+        self._attempts[flow_run.id] = attempt
+        try:
+            spare = await self._spares.take()
+            if task_status is not None:
+                task_status.started(await spare.forked())
+            return await self._run(attempt, spare, configuration, deployment)
+        finally:
+            del self._attempts[flow_run.id]
+
+    async def _read_deployment(self, deployment_id: UUID | None) -> DeploymentResponse | None:
+        if deployment_id is None:
+            return None
+        try:
+            return await self.client.read_deployment(deployment_id)
+        except ObjectNotFound:
+            return None
+
+    async def _configure(self, flow_run: FlowRun, deployment: DeploymentResponse) -> ProactiveJobConfiguration:
+        """The run's job: the pool's template, the deployment's variables over it, the run's own over those."""
+        if flow_run.flow_id not in self._flows:
+            self._flows[flow_run.flow_id] = await self.client.read_flow(flow_run.flow_id)
+        own = dict(flow_run.job_variables or {})
+        values = dict(deployment.job_variables or {})
+        if isinstance(values.get("env"), dict):
+            values["env"] = {**values["env"], **own.pop("env", {})}
+        values.update(own)
+        configuration: ProactiveJobConfiguration = await self.job_configuration.from_template_and_values(
+            self.work_pool.base_job_template, values, client=self.client
+        )
+        configuration.prepare_for_flow_run(
+            flow_run=flow_run,
+            deployment=deployment,
+            flow=self._flows[flow_run.flow_id],
+            work_pool=self.work_pool,
+            worker_name=self.name,
+            worker_id=self.backend_id,
+        )
+        return configuration
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _until_idle(self) -> None:
+        while self._attempts:
+            await asyncio.wait(list(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+
+    async def _drain(self) -> None:
+        """Claim nothing more, let runs finish for the grace, then end what is left so that its state is told."""
+        self._stopping = True
+        grace = self._settings.worker_grace
+        if self._attempts:
+            self._log.info("Stopping: %d runs have %g s to finish", len(self._attempts), grace)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._until_idle(), grace)
+        for attempt in self._attempts.values():
+            attempt.kill("crashed", f"The worker was stopped; the run did not finish within its grace of {grace:g} s.")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._until_idle(), 10)
