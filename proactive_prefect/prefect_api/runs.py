@@ -1,0 +1,130 @@
+"""Flow runs: create, read, move from state to state, cancel.
+
+All calls bear being made twice: a creation has an idempotency key, a state is set or refused as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import OrchestrationResult
+from prefect.states import Cancelled, Cancelling, to_state_create
+
+from .client import PrefectApi
+
+# On a run's labels: why it was made, for the gate. Scheduled runs have none, and need none.
+CAUSE_LABEL = "proactive.cause"
+
+
+async def create_run(
+    api: PrefectApi,
+    deployment_id: UUID | str,
+    *,
+    idempotency_key: str,
+    payload: str | None = None,
+    tags: Iterable[str] = (),
+    name: str | None = None,
+    state: State[Any] | None = None,
+    cause: Literal["manual", "webhook"] = "manual",
+    labels: Mapping[str, str] | None = None,
+) -> FlowRun:
+    """Create a run of a deployment; with the key of an earlier one, that one is returned.
+
+    `payload` is text, and stays text. `state` defaults to Scheduled for now. Raises Refused, PrefectUnreachable.
+    """
+    body: dict[str, Any] = {
+        "idempotency_key": idempotency_key,
+        "tags": list(tags),
+        "labels": {**(labels or {}), CAUSE_LABEL: cause},
+    }
+    if payload is not None:
+        body["parameters"] = {"payload": payload}
+    if name is not None:
+        body["name"] = name
+    if state is not None:
+        body["state"] = to_state_create(state).model_dump(mode="json", exclude_unset=True)
+    return FlowRun.model_validate(await api.post(f"/deployments/{deployment_id}/create_flow_run", body))
+
+
+async def read_run(api: PrefectApi, run_id: UUID | str) -> FlowRun:
+    """The run. Raises Refused (status 404) where there is none."""
+    return FlowRun.model_validate(await api.get(f"/flow_runs/{run_id}"))
+
+
+async def find_runs(
+    api: PrefectApi,
+    deployment_ids: Sequence[UUID | str],
+    flow_runs: Mapping[str, Any] | None = None,
+    *,
+    sort: str = "EXPECTED_START_TIME_DESC",
+    limit: int = 100,
+    offset: int = 0,
+) -> list[FlowRun]:
+    """Runs of the deployments, at most `limit` (200 is the server's own limit), that pass Prefect's filter."""
+    body: dict[str, Any] = {
+        "deployments": {"id": {"any_": [str(one) for one in deployment_ids]}},
+        "sort": sort,
+        "limit": limit,
+        "offset": offset,
+    }
+    if flow_runs:
+        body["flow_runs"] = flow_runs
+    return [FlowRun.model_validate(run) for run in await api.post("/flow_runs/filter", body)]
+
+
+async def recent_runs(api: PrefectApi, deployment_id: UUID | str, *, limit: int = 20) -> list[FlowRun]:
+    """The latest runs of a deployment that have begun or ended, latest due first."""
+    begun = {"state": {"type": {"not_any_": ["SCHEDULED"]}}}
+    return await find_runs(api, [deployment_id], begun, limit=limit)
+
+
+async def upcoming_runs(
+    api: PrefectApi, deployment_ids: Sequence[UUID | str], *, until: datetime | None = None, limit: int = 100
+) -> list[FlowRun]:
+    """The runs that wait for their time, next first; with `until`, only those due by then."""
+    waiting: dict[str, Any] = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    if until is not None:
+        waiting["next_scheduled_start_time"] = {"before_": until.isoformat()}
+    return await find_runs(api, deployment_ids, waiting, sort="NEXT_SCHEDULED_START_TIME_ASC", limit=limit)
+
+
+async def count_runs(api: PrefectApi, deployment_id: UUID | str, flow_runs: Mapping[str, Any]) -> int:
+    """How many runs of a deployment pass Prefect's filter."""
+    body = {"deployments": {"id": {"any_": [str(deployment_id)]}}, "flow_runs": flow_runs}
+    return int(await api.post("/flow_runs/count", body))
+
+
+async def run_states(api: PrefectApi, run_id: UUID | str) -> list[State[Any]]:
+    """Every state that the run has been in, oldest first."""
+    states = [State.model_validate(one) for one in await api.get("/flow_run_states/", flow_run_id=str(run_id))]
+    return sorted(states, key=lambda state: state.timestamp)
+
+
+async def set_state(
+    api: PrefectApi, run_id: UUID | str, state: State[Any], *, force: bool = False
+) -> OrchestrationResult[Any]:
+    """Propose a state. Prefect may refuse: the answer's `status` says so, and its `state` is the one that holds.
+
+    `force` goes around Prefect's rules, and leaves a running run's slot taken: only for runs that hold none.
+    """
+    body = {"state": to_state_create(state).model_dump(mode="json"), "force": force}
+    answer = await api.post(f"/flow_runs/{run_id}/set_state", body)
+    return OrchestrationResult[Any].model_validate(answer)
+
+
+async def cancel_run(api: PrefectApi, run_id: UUID | str, *, reason: str = "Cancelled by a person.") -> bool:
+    """Cancel a run as Prefect's UI does: one at work is asked to stop (its worker ends it), any other ends at once.
+
+    Returns False where the run had ended already.
+    """
+    run = await read_run(api, run_id)
+    if run.state is None or run.state.is_final():
+        return False
+    working = run.state.is_running() or run.state.is_pending() or run.state.is_cancelling()
+    state: State[Any] = Cancelling(message=reason) if working else Cancelled(message=reason)
+    await set_state(api, run_id, state)
+    return True
