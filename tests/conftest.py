@@ -84,8 +84,12 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
     server, process = start_server(tmp_path_factory.mktemp("prefect"))
     before = dict(os.environ)
     os.environ.update({name: value for name, value in server.env.items() if name.startswith(("PREFECT_", "DO_NOT"))})
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
     try:
-        yield server
+        # Prefect reads the environment once, when it is imported: by a test module, before this.
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            yield server
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -1,0 +1,154 @@
+"""Make the server what a plan says, with the least change, so that a crash at any point leaves work for the next
+`apply` and nothing half done that it would not see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ..errors import InputError, PrefectError
+from ..prefect_api.client import PrefectApi
+from ..prefect_api.deployments import (
+    SLUG,
+    coming_runs,
+    create_deployment,
+    delete_deployment,
+    delete_schedule,
+    flow_id,
+    make_runs,
+    put_schedule,
+    update_deployment,
+)
+from ..prefect_api.pools import create_pool, create_queue
+from ..rules.timing import next_due
+from .alerts import apply_alerts
+from .compile import DeploymentSpec
+from .diff import Change
+from .plan import Plan, PoolChange
+
+Progress = Callable[[str], None]
+
+# Prefect's scheduler makes a new deployment's runs within 5 s; what is due before that is asked for at once.
+_SOON = timedelta(seconds=15)
+# How far this machine's clock may be ahead of the server's without a tick lost.
+_CLOCKS_APART = timedelta(seconds=10)
+_ROUNDS = 5
+
+
+async def apply_plan(api: PrefectApi, plan: Plan, on_progress: Progress = lambda step: None) -> None:
+    """Do what `plan` says; `on_progress` is called with a line after each of its `writes` steps.
+
+    Raises InputError, before any write, if the plan has obstacles; Refused, PrefectUnreachable.
+    """
+    if plan.obstacles:
+        first, more = plan.obstacles[0], len(plan.obstacles) - 1
+        raise InputError(first.message + (f" (and {more} more)" if more else ""), hint=first.hint)
+    for pool in plan.pools:
+        await _pool(api, pool)
+        on_progress(f"pool {pool.name}")
+    flows = {name: await flow_id(api, name) for name in {spec.flow_name for spec in _created(plan)}}
+
+    async def create(spec: DeploymentSpec) -> None:
+        deployment_id = await create_deployment(api, _body(spec, flows[spec.flow_name]))
+        now = datetime.now(UTC)
+        if spec.rule.enabled and spec.rule.timing and any(d < now + _SOON for d in next_due(spec.rule.timing, now, 1)):
+            await make_runs(api, deployment_id, now)
+        on_progress(f"added {spec.flow_name}/{spec.name}")
+
+    async def alter(change: Change) -> None:
+        # A task of its own, so that an interrupt does not come between Prefect's deleting the coming runs and their
+        # being made again.
+        await asyncio.shield(_change(api, change, flows.get(change.spec.flow_name)))
+        on_progress(f"changed {change.spec.flow_name}/{change.spec.name}")
+
+    await _each(create(spec) for spec in plan.added)
+    await _each(alter(change) for change in plan.changed)
+    for found in plan.removed:
+        await delete_deployment(api, found.id)
+        on_progress(f"removed {found.flow_name}/{found.name}")
+    await _each(_settle(api, change) for change in plan.changed)
+    await apply_alerts(api, plan.alerts, on_progress)
+
+
+async def _each(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*steps)
+
+
+def _created(plan: Plan) -> list[DeploymentSpec]:
+    return [*plan.added, *(change.spec for change in plan.changed if change.adopt)]
+
+
+async def _pool(api: PrefectApi, pool: PoolChange) -> None:
+    if pool.create:
+        await create_pool(api, pool.name, pool.type)
+    for queue in pool.queues:
+        await create_queue(api, pool.name, queue)
+
+
+def _body(spec: DeploymentSpec, flow: str) -> dict[str, Any]:
+    schedules = [] if spec.schedule is None else [{**spec.schedule.__dict__, "slug": SLUG}]
+    return {"name": spec.name, "flow_id": flow, "labels": spec.labels, "schedules": schedules, **spec.fields()}
+
+
+async def _change(api: PrefectApi, change: Change, flow: str | None) -> None:
+    """Change one deployment. Every write makes Prefect delete the runs it had made for the future, so these are made
+    again at once, from before the first write on: the scheduler alone would lose what is due in between."""
+    found, now = change.deployment, datetime.now(UTC)
+    since = now if change.moved or change.adopt else max(now - _CLOCKS_APART, _steady_since(change))
+    if change.adopt:
+        assert flow is not None  # apply_plan registers the flows of what is adopted
+        await create_deployment(api, _adopted(change, flow))
+    else:
+        # The schedule before the fields: a run that the scheduler had computed before is then told by its version.
+        if change.schedule and change.spec.schedule is None:
+            await delete_schedule(api, found)
+        elif change.schedule and change.spec.schedule is not None:
+            await put_schedule(api, found, change.spec.schedule.schedule, active=change.active)
+        fields = change.fields | ({"paused": False} if change.resume else {})
+        if fields:
+            await update_deployment(api, found.id, fields)
+    if change.active and (change.resume or not found.paused):
+        await make_runs(api, found.id, since)
+
+
+def _steady_since(change: Change) -> datetime:
+    """Since when the deployment and its schedule are as the plan found them; runs were made from then on."""
+    times = [change.deployment.data["updated"]]
+    if change.deployment.schedule is not None:
+        times.append(change.deployment.schedule["updated"])
+    return max(datetime.fromisoformat(time) for time in times)
+
+
+def _adopted(change: Change, flow: str) -> dict[str, Any]:
+    """Labels can only be set by creating anew over what is there; what an operator did to it is kept."""
+    spec, found = change.spec, change.deployment
+    if spec.schedule is not None:
+        spec = replace(spec, schedule=replace(spec.schedule, active=change.active))
+    body = _body(spec, flow)
+    others = [
+        {name: other[name] for name in ("schedule", "active", "parameters", "slug", "max_scheduled_runs")}
+        for other in found.data["schedules"]
+        if other["slug"] != SLUG
+    ]
+    return body | {"schedules": [*body["schedules"], *others], "paused": found.paused and not change.resume}
+
+
+async def _settle(api: PrefectApi, change: Change) -> None:
+    """Renew runs made from the rule as it was: the scheduler computes runs in one transaction and inserts them in the
+    next, and a change may fall between the two."""
+    if not change.active:
+        return
+    for _ in range(_ROUNDS):
+        now = datetime.now(UTC)
+        runs = await coming_runs(api, change.deployment.id, now)
+        if all(run["deployment_version"] == change.spec.version for run in runs):
+            return
+        await update_deployment(api, change.deployment.id, {"version": change.spec.version})
+        await make_runs(api, change.deployment.id, now)
+    raise PrefectError(
+        f"the coming runs of {change.spec.flow_name}/{change.spec.name} still have the rule as it was",
+        hint="Is another apply at work on the same server? Run `proactive apply` again.",
+    )
