@@ -16,6 +16,20 @@ from prefect.states import Cancelled, Cancelling, to_state_create
 
 from .client import PrefectApi
 
+__all__ = [
+    "CAUSE_LABEL",
+    "FlowRun",
+    "cancel_run",
+    "count_runs",
+    "create_run",
+    "find_runs",
+    "read_run",
+    "recent_runs",
+    "run_states",
+    "set_state",
+    "upcoming_runs",
+]
+
 # On a run's labels: why it was made, for the gate. Scheduled runs have none, and need none.
 CAUSE_LABEL = "proactive.cause"
 
@@ -25,6 +39,7 @@ async def create_run(
     deployment_id: UUID | str,
     *,
     idempotency_key: str,
+    parameters: Mapping[str, Any] | None = None,
     payload: str | None = None,
     tags: Iterable[str] = (),
     name: str | None = None,
@@ -34,15 +49,16 @@ async def create_run(
 ) -> FlowRun:
     """Create a run of a deployment; with the key of an earlier one, that one is returned.
 
-    `payload` is text, and stays text. `state` defaults to Scheduled for now. Raises Refused, PrefectUnreachable.
+    `parameters` stand beside the deployment's own. `payload` is text, and stays text. `state` defaults to Scheduled
+    for now. Raises Refused, PrefectUnreachable.
     """
     body: dict[str, Any] = {
         "idempotency_key": idempotency_key,
         "tags": list(tags),
         "labels": {**(labels or {}), CAUSE_LABEL: cause},
     }
-    if payload is not None:
-        body["parameters"] = {"payload": payload}
+    if parameters is not None or payload is not None:
+        body["parameters"] = {**(parameters or {}), **({} if payload is None else {"payload": payload})}
     if name is not None:
         body["name"] = name
     if state is not None:

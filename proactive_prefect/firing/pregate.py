@@ -1,0 +1,43 @@
+"""The gate before a run goes Pending: a skipped or missed occurrence starts no process."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import assert_never
+
+from prefect.client.schemas.objects import FlowRun
+
+from ..prefect_api import PrefectApi
+from ..prefect_api.runs import read_run, set_state
+from ..rules.models import RuleBase
+from .facts import gather, occurrence_of
+from .gate import Facts, Hold, Run, Skip, decide
+from .outcome import missed, skipped
+
+
+async def pregate(api: PrefectApi, flow_run: FlowRun, rule: RuleBase) -> bool:
+    """Settle a scheduled run that must not start: Skipped, or held as Missed. True if it was; False: start it.
+
+    The run's own first step is the gate again, which decides what cannot be decided here: between runs that start
+    together, and by the session hook, which is the project's code and is not called in a worker.
+    Asked ahead of the due time, only what is certain already is settled. Raises Refused, PrefectUnreachable.
+    """
+    occurrence = occurrence_of(flow_run, rule)
+    if occurrence.due > datetime.now(UTC):
+        facts = Facts(now=occurrence.due)
+    else:
+        facts = await gather(api, rule, flow_run, ask_session=False)
+    decision = decide(rule, occurrence, facts)
+    match decision:
+        case Run():
+            return False
+        case Skip():
+            await set_state(api, flow_run.id, skipped(decision))
+        case Hold():
+            # Only by force goes a run from Scheduled to Paused; so look first that nobody else has claimed it.
+            state = (await read_run(api, flow_run.id)).state
+            if state is not None and state.is_scheduled():
+                await set_state(api, flow_run.id, missed(decision), force=True)
+        case _:
+            assert_never(decision)
+    return True
