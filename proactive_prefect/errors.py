@@ -43,7 +43,7 @@ class Mistake:
     def __str__(self) -> str:
         where = f"line {self.line}: " if self.line else ""
         key = f"{self.path}: " if self.path else ""
-        return f"{where}{key}{self.found}; {self.allowed}" if self.allowed else f"{where}{key}{self.found}"
+        return f"{where}{key}{self.found}; allowed: {self.allowed}" if self.allowed else f"{where}{key}{self.found}"
 
 
 class ConfigError(ProactiveError):

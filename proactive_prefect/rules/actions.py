@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 _CALL = r"^[A-Za-z_][\w]*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
-Call = Annotated[str, Field(pattern=_CALL, description='A Python callable: "package.module:function".')]
+Call = Annotated[str, Field(pattern=_CALL, description='A Python callable, "package.module:function".')]
 
 
 class _Action(BaseModel):
@@ -35,11 +35,13 @@ class PromptAction(_Action):
 
 
 class HttpAction(_Action):
-    """Send one HTTP request; 2xx and 3xx are success."""
+    """Send one HTTP request; 2xx is success, and redirects are not followed."""
 
     type: Literal["http"] = "http"
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "GET"
-    url: str = Field(pattern=r"^(https?://|\$\{)", max_length=8192)
+    url: str = Field(
+        pattern=r"^(https?://|\$\{)", max_length=8192, description="Starts with https://, http:// or a ${…} reference."
+    )
     headers: dict[str, str] = Field(default_factory=dict)
     # `json` is the key on the wire; pydantic's own method has that name.
     body: Any | None = Field(default=None, alias="json", description="Sent as a JSON body.")
@@ -64,5 +66,10 @@ class DeploymentAction(_Action):
 
 
 Action = Annotated[
-    PythonAction | PromptAction | HttpAction | CommandAction | DeploymentAction, Field(discriminator="type")
+    PythonAction | PromptAction | HttpAction | CommandAction | DeploymentAction,
+    Field(
+        discriminator="type",
+        description='What to run: { type = "python", call = "package.module:function" }, '
+        "or of type prompt, http, command or deployment.",
+    ),
 ]

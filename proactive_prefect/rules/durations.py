@@ -6,23 +6,24 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _PART = r"(\d+(?:\.\d+)?)(ms|d|h|m|s)"
 _WHOLE = re.compile(rf"(?:{_PART})+")
 _LONGEST = timedelta(days=3660)
+_TEXT = {"type": "string", "pattern": f"^({_PART})+$", "examples": ["90s", "5m", "1h30m", "2d"]}
 
-ALLOWED = 'a duration such as "90s", "5m", "1h30m" or "2d"'
+ALLOWED = 'text such as "90s", "5m", "1h30m" or "2d"'
 
 
 def parse_duration(text: str) -> timedelta:
     """Read `text` (units d, h, m, s, ms, largest first or not, no spaces). Raises ValueError with what is allowed."""
     if not _WHOLE.fullmatch(text):
-        raise ValueError(f"{text!r} is not {ALLOWED}")
+        raise ValueError(f"{text!r} is not a duration; allowed: {ALLOWED}")
     seconds = sum(float(number) * _UNITS[unit] for number, unit in re.findall(_PART, text))
     if seconds > _LONGEST.total_seconds():
-        raise ValueError(f"{text!r} is longer than ten years")
+        raise ValueError(f"{text!r} is too long; allowed: up to ten years")
     return timedelta(seconds=seconds)
 
 
@@ -42,12 +43,32 @@ def _validate(value: Any) -> timedelta:
         return value
     if isinstance(value, str):
         return parse_duration(value)
-    raise ValueError(f"{value!r} is not {ALLOWED}")
+    raise ValueError(f"{value!r} is not a duration; allowed: {ALLOWED}")
 
 
 Duration = Annotated[
     timedelta,
     BeforeValidator(_validate),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": f"^({_PART})+$", "examples": ["90s", "5m", "1h30m", "2d"]}),
+    WithJsonSchema(_TEXT),
+]
+
+
+def _validate_one_or_more(value: Any) -> timedelta | list[timedelta]:
+    if not isinstance(value, list):
+        return _validate(value)
+    if not value:
+        raise ValueError("an empty list; allowed: one duration, or a list of at least one")
+    return [_validate(item) for item in value]
+
+
+def _format_one_or_more(value: timedelta | list[timedelta]) -> str | list[str]:
+    return [format_duration(item) for item in value] if isinstance(value, list) else format_duration(value)
+
+
+Durations = Annotated[
+    timedelta | list[timedelta],
+    PlainValidator(_validate_one_or_more),
+    PlainSerializer(_format_one_or_more, return_type=str | list[str]),
+    WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
 ]

@@ -10,12 +10,12 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from .actions import Action, Call
-from .durations import Duration
-from .policies import Policies, Timezone
-from .timing import CronTiming, IntervalTiming, OnceTiming, Timing, check_cron, splay_offset
+from .durations import Duration, format_duration
+from .policies import Count, Flag, Instant, KeyMistake, Policies, Timezone
+from .timing import CRON_SPLAY_LIMIT, CronTiming, IntervalTiming, OnceTiming, Timing, check_cron, splay_offset
 
 Kind = Literal["heartbeat", "cron", "skill", "webhook"]
 KINDS: tuple[Kind, ...] = ("heartbeat", "cron", "skill", "webhook")
@@ -31,10 +31,32 @@ Slug = Annotated[
         description="Lower-case letters, digits, - and _; at most 64; unique over all kinds.",
     ),
 ]
-Cron = Annotated[str, Field(description='Five fields, or "@daily" and kin.', examples=["0 9 * * mon-fri"])]
-SecretRef = Annotated[
-    str, Field(pattern=r"^\$\{(env:[A-Za-z_]\w*|secret:[a-z0-9-]+)\}$", examples=["${env:HOOK_SECRET}"])
+
+
+def _checked_cron(expression: str) -> str:
+    check_cron(expression)
+    return expression
+
+
+Cron = Annotated[
+    str,
+    AfterValidator(_checked_cron),
+    Field(description='Five fields, or "@daily" and kin.', examples=["0 9 * * mon-fri"], max_length=500),
 ]
+_REFERENCE = r"^\$\{(env:[A-Za-z_]\w*|secret:[a-z0-9-]+)\}$"
+
+
+def _only_named(value: str) -> str:
+    if not re.fullmatch(_REFERENCE, value):
+        raise KeyMistake(
+            (),
+            "is a secret itself, where only its name may stand; allowed: "
+            '"${env:NAME}", "${secret:block-name}", or no such key: then one is generated in PROACTIVE_HOME',
+        )
+    return value
+
+
+SecretRef = Annotated[str, AfterValidator(_only_named), Field(json_schema_extra={"pattern": _REFERENCE})]
 CHANNEL = re.compile(r"^[a-z0-9-]+/[a-z0-9-]+$")
 
 
@@ -47,7 +69,7 @@ class RuleBase(Policies):
 
     id: Slug
     description: str = Field(default="", max_length=2000)
-    enabled: bool = True
+    enabled: Flag = True
     environment: str = Field(default="development", description="Default: `[proactive] environment`.")
     timezone: Timezone = Field(default="UTC", description="Default: `[proactive] timezone`.")
     action: Action
@@ -61,18 +83,19 @@ class RuleBase(Policies):
     @model_validator(mode="after")
     def _together(self) -> RuleBase:
         if self.start_at and self.end_at and self.end_at <= self.start_at:
-            raise ValueError("end_at is not after start_at; allowed: an end after the start")
+            raise KeyMistake(("end_at",), "is not after start_at; allowed: an end after the start")
         if self.conditions.session_active is not None and self.session_hook is None:
-            raise ValueError(
-                "conditions.session_active needs a hook that answers; "
-                'allowed: [proactive] session_hook = "module:function"'
+            raise KeyMistake(
+                ("conditions", "session_active"),
+                'needs a hook that answers; allowed: with [proactive] session_hook = "module:function"',
             )
         for outcome, channels in self.notifications.model_dump().items():
-            for channel in channels:
+            for index, channel in enumerate(channels):
                 if not CHANNEL.match(channel):
-                    raise ValueError(
-                        f"notifications.{outcome} has {channel!r}; allowed: a Prefect block as "
-                        '"type/name", such as "slack-webhook/ops" or "webhook/pager"'
+                    raise KeyMistake(
+                        ("notifications", outcome, index),
+                        f"{channel!r} is not a channel; allowed: a Prefect block as "
+                        '"type/name", such as "slack-webhook/ops" or "webhook/pager"',
                     )
         return self
 
@@ -81,16 +104,18 @@ class HeartbeatRule(RuleBase):
     """Wake up again and again, and speak only if there is something to say."""
 
     kind: Literal["heartbeat"] = "heartbeat"
-    every: Duration | None = None
+    every: Duration | None = Field(
+        default=None, ge=timedelta(seconds=1), description="Elapsed time, counted from the anchor."
+    )
     cron: Cron | None = None
-    anchor: AwareDatetime = ANCHOR
+    anchor: Instant = Field(default=ANCHOR, description="The instant that `every` counts from, in both directions.")
 
     @model_validator(mode="after")
     def _one_timing(self) -> HeartbeatRule:
         if (self.every is None) == (self.cron is None):
-            raise ValueError('allowed: exactly one of every = "5m" and cron = "*/5 * * * *"')
-        if self.cron is not None:
-            check_cron(self.cron)
+            found = "has no timing" if self.every is None else "has both every and cron"
+            raise ValueError(f'{found}; allowed: exactly one of every = "5m" and cron = "*/5 * * * *"')
+        _check_native(self.timing)
         return self
 
     @property
@@ -107,11 +132,10 @@ class CronRule(RuleBase):
     kind: Literal["cron"] = "cron"
     cron: Cron
 
-    @field_validator("cron")
-    @classmethod
-    def _five_fields(cls, value: str) -> str:
-        check_cron(value)
-        return value
+    @model_validator(mode="after")
+    def _native_timing(self) -> CronRule:
+        _check_native(self.timing)
+        return self
 
     @property
     def timing(self) -> Timing:
@@ -125,26 +149,20 @@ class SkillCron(_Model):
     cron: Cron
     timezone: Timezone | None = None
 
-    @field_validator("cron")
-    @classmethod
-    def _five_fields(cls, value: str) -> str:
-        check_cron(value)
-        return value
-
 
 class SkillInterval(_Model):
     """A skill's interval schedule (ADR 023), counted from `start_at`."""
 
     type: Literal["interval"]
-    every: Duration
-    start_at: AwareDatetime | None = None
+    every: Duration = Field(ge=timedelta(seconds=1))
+    start_at: Instant | None = None
 
 
 class SkillOnce(_Model):
     """A skill that runs once (ADR 023)."""
 
     type: Literal["once"]
-    at: AwareDatetime
+    at: Instant
 
 
 class SkillRule(RuleBase):
@@ -155,6 +173,20 @@ class SkillRule(RuleBase):
     skill_action: str | None = Field(default=None, min_length=1, max_length=200)
     # "schedule" of contracts.md; each form names its type.
     schedule: Annotated[SkillCron | SkillInterval | SkillOnce, Field(discriminator="type")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_before_its_start(cls, data: Any) -> Any:
+        # Prefect's interval schedules reach back before their anchor; the rule's own start does not.
+        schedule = data.get("schedule") if isinstance(data, dict) else None
+        if isinstance(schedule, dict) and schedule.get("type") == "interval" and schedule.get("start_at") is not None:
+            return {"start_at": schedule["start_at"], **data}
+        return data
+
+    @model_validator(mode="after")
+    def _native_timing(self) -> SkillRule:
+        _check_native(self.timing)
+        return self
 
     @property
     def timing(self) -> Timing:
@@ -175,9 +207,12 @@ class WebhookRule(RuleBase):
         default=None,
         description="Where the secret is kept; absent: generated on first use, in PROACTIVE_HOME.",
     )
-    max_body: int | None = Field(default=None, ge=1, le=67_108_864, description="Bytes. Default: PROACTIVE_MAX_BODY.")
+    max_body: Count | None = Field(default=None, ge=1, le=67_108_864, description="Bytes. Default: PROACTIVE_MAX_BODY.")
     rate_limit: str | None = Field(
-        default=None, pattern=r"^\d{1,9}/(s|second|m|minute|h|hour|d|day)$", examples=["60/minute"]
+        default=None,
+        pattern=r"^\d{1,9}/(s|second|m|minute|h|hour|d|day)$",
+        description="Calls, and the time they are counted in.",
+        examples=["60/minute"],
     )
     when: str | None = Field(
         default=None, max_length=4096, description="A CEL expression over headers and body; false is a skip."
@@ -204,7 +239,7 @@ RULE_MODELS: dict[Kind, type[HeartbeatRule | CronRule | SkillRule | WebhookRule]
 class ProjectTable(_Model):
     """The `[proactive]` table: the project, and what holds for all its rules."""
 
-    enabled: bool = Field(default=False, description="Absent means false: nothing fires until somebody opts in.")
+    enabled: Flag = Field(default=False, description="Absent means false: nothing fires until somebody opts in.")
     project: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][\w .-]{0,99}$",
@@ -215,9 +250,9 @@ class ProjectTable(_Model):
     modules: list[str] = Field(default_factory=list, description="Imported to find decorated rules and skills.")
     agent: Call | None = Field(default=None, description="The agent of prompt actions that name none.")
     session_hook: Call | None = Field(default=None, description="Answers whether a session is active.")
-    max_rules: int = Field(default=500, ge=1, le=100_000)
-    max_rules_per_owner: int | None = Field(default=None, ge=1, le=100_000)
-    max_scheduled: int = Field(default=20, ge=1, le=100_000, description="Skills, for each owner (ADR 023).")
+    max_rules: Count = Field(default=500, ge=1, le=100_000)
+    max_rules_per_owner: Count | None = Field(default=None, ge=1, le=100_000)
+    max_scheduled: Count = Field(default=20, ge=1, le=100_000, description="Skills, for each owner (ADR 023).")
     min_interval: Duration = Field(default=timedelta(seconds=60), description="The floor is 1s.")
 
     @field_validator("min_interval")
@@ -248,6 +283,30 @@ def to_snapshot(rule: RuleBase) -> str:
 def from_snapshot(text: str) -> Rule:
     """Read back what `to_snapshot` wrote. Raises pydantic's ValidationError on anything else."""
     return _RULE.validate_json(text)
+
+
+def _check_native(timing: Timing) -> None:
+    """Raise KeyMistake where Prefect's schedules cannot do what `timing` asks for."""
+    if not isinstance(timing, CronTiming):
+        return
+    if timing.dst.gap == "skip":
+        raise KeyMistake(
+            ("dst", "gap"),
+            "'skip' is more than Prefect's cron schedules can do: a local time that a clock change removes "
+            'is moved, not left out; allowed: "shift", or a heartbeat\'s `every`, which knows no clock changes',
+        )
+    if timing.dst.overlap == "both":
+        raise KeyMistake(
+            ("dst", "overlap"),
+            "'both' is more than Prefect's cron schedules can do: a local time that comes twice is due the first time; "
+            'allowed: "first", or a heartbeat\'s `every`, which knows no clock changes',
+        )
+    if timing.splay is not None and timing.splay > CRON_SPLAY_LIMIT:
+        raise KeyMistake(
+            ("splay",),
+            f"{format_duration(timing.splay)!r} is more than Prefect's cron schedules can do: "
+            'a cron rule can be moved within its minute only; allowed: up to "59s", or a heartbeat\'s `every`',
+        )
 
 
 def _cron(rule: RuleBase, cron: str, timezone: str) -> CronTiming:

@@ -11,17 +11,27 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
     WithJsonSchema,
     field_validator,
 )
 
-from .durations import Duration
+from .durations import Duration, Durations
 
 Overlap = Literal["skip", "queue_one", "queue_all", "cancel_running", "allow"]
 OnMissed = Literal["ask", "run", "latest", "skip"]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class KeyMistake(ValueError):
+    """A mistake that shows only when several keys are seen together; `key` is the one to change."""
+
+    def __init__(self, key: tuple[str | int, ...], text: str) -> None:
+        super().__init__(text)
+        self.key = key
 
 
 def _known_timezone(name: str) -> str:
@@ -35,6 +45,34 @@ ClockTime = Annotated[
     dt.time,
     WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d$", "examples": ["09:00"]}),
 ]
+
+
+def _written_with_offset(value: Any) -> Any:
+    if isinstance(value, dt.datetime) and value.tzinfo is not None:
+        return value
+    try:
+        instant = dt.datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{str(value)!r} is not an instant; allowed: {_INSTANT}") from None
+    if instant.tzinfo is None:
+        raise ValueError(f"{value!r} has no offset from UTC; allowed: {_INSTANT}")
+    return instant
+
+
+def _written_as_date(value: Any) -> Any:
+    if type(value) is dt.date:
+        return value
+    try:
+        return dt.date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f'{str(value)!r} is not a date; allowed: "YYYY-MM-DD"') from None
+
+
+_INSTANT = 'ISO 8601 with an offset, such as "2026-12-24T18:00:00+01:00" or "2026-12-24T17:00:00Z"'
+Instant = Annotated[AwareDatetime, BeforeValidator(_written_with_offset)]
+Day = Annotated[dt.date, BeforeValidator(_written_as_date)]
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Strict()]
 
 
 class _Part(BaseModel):
@@ -65,10 +103,10 @@ class Conditions(_Part):
     active_hours: ActiveHours | None = None
     days_of_week: list[Weekday] | None = Field(default=None, min_length=1)
     environment: list[str] | None = Field(default=None, min_length=1)
-    session_active: bool | None = Field(
+    session_active: Flag | None = Field(
         default=None, description="Needs `[proactive] session_hook`, a callable that answers whether one is."
     )
-    exclude_dates: list[dt.date] | None = None
+    exclude_dates: list[Day] | None = None
     holidays: str | None = Field(
         default=None,
         pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$",
@@ -96,9 +134,11 @@ class Notifications(_Part):
 class Policies(_Part):
     """Every policy, with its default. The seeds' defaults: timeout 30 s, 2 retries (ADR 023)."""
 
-    timeout: Duration = Field(default=timedelta(seconds=30), description="For one attempt of the action.")
-    retries: int = Field(default=2, ge=0, le=100, description="Attempts after the first.")
-    retry_delay: Duration | list[Duration] = Field(
+    timeout: Duration = Field(
+        default=timedelta(seconds=30), gt=timedelta(0), description="For one attempt of the action."
+    )
+    retries: Count = Field(default=2, ge=0, le=100, description="Attempts after the first.")
+    retry_delay: Durations = Field(
         default=timedelta(seconds=5), description="Before each retry; a list gives one for each."
     )
     backoff: float = Field(default=1.0, ge=1, le=10, description="Each delay is the one before times this.")
@@ -109,19 +149,12 @@ class Policies(_Part):
     lookback: Duration = Field(default=timedelta(days=7), description="How far back missed runs are looked for.")
     dst: Dst = Field(default_factory=Dst)
     cooldown: Duration | None = Field(default=None, description="The least time from a run's end to the next start.")
-    max_runs: int | None = Field(default=None, ge=1, description="Runs after which the rule is done.")
-    start_at: AwareDatetime | None = Field(default=None, description="Not before this instant.")
-    end_at: AwareDatetime | None = Field(default=None, description="Not at or after this instant.")
+    max_runs: Count | None = Field(default=None, ge=1, description="Runs after which the rule is done.")
+    start_at: Instant | None = Field(default=None, description="Not before this instant.")
+    end_at: Instant | None = Field(default=None, description="Not at or after this instant.")
     splay: Duration | None = Field(
         default=None, description="Start up to this much later, by an amount fixed for each rule."
     )
     conditions: Conditions = Field(default_factory=Conditions)
     notifications: Notifications = Field(default_factory=Notifications)
     capabilities: list[str] = Field(default_factory=list, description="What the action may use beyond its own call.")
-
-    @field_validator("retry_delay", mode="after")
-    @classmethod
-    def _delays_not_empty(cls, value: Any) -> Any:
-        if isinstance(value, list) and not value:
-            raise ValueError("an empty list; allowed: one duration, or a list of at least one")
-        return value
