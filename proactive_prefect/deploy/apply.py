@@ -36,6 +36,8 @@ _SOON = timedelta(seconds=15)
 # How far this machine's clock may be ahead of the server's without a tick lost.
 _CLOCKS_APART = timedelta(seconds=10)
 _ROUNDS = 5
+_AT_ONCE = 4
+_FEW, _MANY = 5, 200
 
 
 async def apply_plan(api: PrefectApi, plan: Plan, on_progress: Progress = lambda step: None) -> None:
@@ -59,9 +61,7 @@ async def apply_plan(api: PrefectApi, plan: Plan, on_progress: Progress = lambda
         on_progress(f"added {spec.flow_name}/{spec.name}")
 
     async def alter(change: Change) -> None:
-        # A task of its own, so that an interrupt does not come between Prefect's deleting the coming runs and their
-        # being made again.
-        await asyncio.shield(_change(api, change, flows.get(change.spec.flow_name)))
+        await _whole(_change(api, change, flows.get(change.spec.flow_name)))
         on_progress(f"changed {change.spec.flow_name}/{change.spec.name}")
 
     await _each(create(spec) for spec in plan.added)
@@ -74,7 +74,33 @@ async def apply_plan(api: PrefectApi, plan: Plan, on_progress: Progress = lambda
 
 
 async def _each(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    await asyncio.gather(*steps)
+    """Take the steps, a few at a time, so that the calls of one step stay close together; stop at the first failure."""
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def take(step: Coroutine[Any, Any, None]) -> None:
+        async with turn:
+            await step
+
+    pending = list(steps)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for step in pending:
+                group.create_task(take(step))
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    finally:
+        for step in pending:
+            step.close()
+
+
+async def _whole(step: Coroutine[Any, Any, None]) -> None:
+    """Take a step to its end even if interrupted: Prefect deletes coming runs, which must then be made again."""
+    task = asyncio.create_task(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _created(plan: Plan) -> list[DeploymentSpec]:
@@ -84,6 +110,7 @@ def _created(plan: Plan) -> list[DeploymentSpec]:
 async def _pool(api: PrefectApi, pool: PoolChange) -> None:
     if pool.create:
         await create_pool(api, pool.name, pool.type)
+        return
     for queue in pool.queues:
         await create_queue(api, pool.name, queue)
 
@@ -143,7 +170,8 @@ async def _settle(api: PrefectApi, change: Change) -> None:
         return
     for _ in range(_ROUNDS):
         now = datetime.now(UTC)
-        runs = await coming_runs(api, change.deployment.id, now)
+        # Where the times are the same, the old runs stand in the place of the new, from the first on.
+        runs = await coming_runs(api, change.deployment.id, now, _MANY if change.moved else _FEW)
         if all(run["deployment_version"] == change.spec.version for run in runs):
             return
         await update_deployment(api, change.deployment.id, {"version": change.spec.version})

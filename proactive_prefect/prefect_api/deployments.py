@@ -186,8 +186,8 @@ async def make_runs(api: PrefectApi, deployment_id: str, since: datetime) -> Non
     await api.post(f"/deployments/{deployment_id}/schedule", {"start_time": since.isoformat(), "min_time": 3900})
 
 
-async def coming_runs(api: PrefectApi, deployment_id: str, after: datetime) -> list[dict[str, Any]]:
-    """The runs that Prefect's scheduler has made for the time after `after`, soonest first, at most 200."""
+async def coming_runs(api: PrefectApi, deployment_id: str, after: datetime, limit: int = _PAGE) -> list[dict[str, Any]]:
+    """The first `limit` runs (at most 200) that Prefect's scheduler has made for the time after `after`."""
     found: list[dict[str, Any]] = await api.post(
         "/flow_runs/filter",
         {
@@ -197,7 +197,7 @@ async def coming_runs(api: PrefectApi, deployment_id: str, after: datetime) -> l
                 "next_scheduled_start_time": {"after_": after.isoformat()},
             },
             "sort": "EXPECTED_START_TIME_ASC",
-            "limit": _PAGE,
+            "limit": limit,
         },
     )
     return [run for run in found if run["auto_scheduled"]]

@@ -21,7 +21,10 @@ async def read_queues(api: PrefectApi, pools: Iterable[str]) -> dict[str, set[st
 
 
 async def create_pool(api: PrefectApi, name: str, type: str) -> None:  # noqa: A002 - Prefect's word
-    """Create a work pool of this type, with the type's own job template. One of that name is left as it is."""
+    """Create a work pool of this type with all `QUEUES`, and the type's own job template.
+
+    A pool of that name is left as it is.
+    """
     template = await get_default_base_job_template_for_infrastructure_type(type)
     body = {"name": name, "type": type, "description": "Runs the rules of proactive-prefect."}
     try:
@@ -29,6 +32,8 @@ async def create_pool(api: PrefectApi, name: str, type: str) -> None:  # noqa: A
     except Refused as refused:
         if refused.status != 409:
             raise
+    for queue in QUEUES:
+        await create_queue(api, name, queue)
 
 
 async def create_queue(api: PrefectApi, pool: str, name: str) -> None:

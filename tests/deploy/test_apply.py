@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from proactive_prefect.deploy.apply import apply_plan
+from proactive_prefect.errors import InputError
+from proactive_prefect.prefect_api.deployments import deployed_rules
+
 from .conftest import Workshop, heartbeat
 
 
@@ -42,3 +50,140 @@ async def test_a_second_apply_writes_nothing(workshop: Workshop) -> None:
     assert not plan.differs, [str(change.shown) for change in plan.changed]
     assert plan.unchanged == 4
     assert workshop.writes == []
+
+
+async def test_an_edit_changes_in_place(workshop: Workshop) -> None:
+    """An edit keeps the deployment's and the schedule's id, and makes one write for the fields and one for the runs."""
+    await workshop.apply(heartbeat("disk", "1h"))
+    before = await workshop.deployed("disk")
+    workshop.writes.clear()
+    await workshop.apply(heartbeat("disk", "1h", timeout="90s", priority="low", on_overlap="queue_one"))
+    after = await workshop.deployed("disk")
+    assert after.id == before.id
+    assert after.schedule is not None
+    assert before.schedule is not None
+    assert after.schedule["id"] == before.schedule["id"]
+    assert after.data["work_queue_name"] == "low"
+    assert after.fields()["concurrency_limit"] == 1
+    assert workshop.writes == [
+        f"PATCH /api/deployments/{before.id}",
+        f"POST /api/deployments/{before.id}/schedule",
+    ]
+
+
+async def test_a_removed_rule_is_deleted(workshop: Workshop) -> None:
+    """What is no longer in the file is deleted; what is there still stays."""
+    await workshop.apply(heartbeat("one"), heartbeat("two"))
+    kept = await workshop.deployed("two")
+    plan = await workshop.apply(heartbeat("two"))
+    assert [found.name for found in plan.removed] == ["one"]
+    assert [found.id for found in await workshop.deployments()] == [kept.id]
+
+
+async def test_a_rule_of_another_kind_is_another_deployment(workshop: Workshop) -> None:
+    """A rule that becomes a cron rule moves from heartbeat/… to cron/…."""
+    await workshop.apply(heartbeat("disk"))
+    await workshop.apply({"kind": "cron", "id": "disk", "cron": "0 * * * *"})
+    assert [found.flow_name for found in await workshop.deployments()] == ["cron"]
+
+
+async def test_what_others_made_is_never_touched(workshop: Workshop) -> None:
+    """A deployment that this project did not make stays as it is; one of the same name stops `apply` before a write."""
+    flow = await workshop.api.post("/flows/", {"name": "heartbeat"})
+    theirs = await workshop.api.post("/deployments/", {"name": "theirs", "flow_id": flow["id"], "tags": ["proactive"]})
+    try:
+        await workshop.apply(heartbeat("mine"))
+        await workshop.apply()
+        workshop.writes.clear()
+        with pytest.raises(InputError, match="heartbeat/theirs is there already") as refused:
+            await workshop.apply(heartbeat("mine"), heartbeat("theirs"))
+        assert "Rename the rule" in refused.value.hint
+        assert workshop.writes == []
+        now = await workshop.api.get(f"/deployments/{theirs['id']}")
+        assert now["updated"] == theirs["updated"]
+    finally:
+        await workshop.api.delete(f"/deployments/{theirs['id']}")
+
+
+async def test_a_rule_of_another_project_is_refused(workshop: Workshop) -> None:
+    """Two projects on one server cannot take each other's rules: the second is told whose it is."""
+    await workshop.apply(heartbeat("shared"))
+    other = replace(workshop, project=replace(workshop.project, name="another"))
+    with pytest.raises(InputError, match="belongs to the project"):
+        await other.apply(heartbeat("shared"))
+    plan = await other.plan()
+    assert not plan.removed
+
+
+async def test_a_pause_by_an_operator_stays(workshop: Workshop) -> None:
+    """A deployment paused in Prefect stays paused through edits of its rule; switching it in the file ends that."""
+    await workshop.apply(heartbeat("disk"))
+    disk = await workshop.deployed("disk")
+    await workshop.api.post(f"/deployments/{disk.id}/pause_deployment")
+    assert not (await workshop.plan(heartbeat("disk"))).differs
+    await workshop.apply(heartbeat("disk", timeout="5s"))
+    assert (await workshop.deployed("disk")).paused
+    await workshop.apply(heartbeat("disk", enabled=False))
+    await workshop.apply(heartbeat("disk", enabled=True))
+    after = await workshop.deployed("disk")
+    assert not after.paused
+    assert after.schedule is not None
+    assert after.schedule["active"]
+
+
+async def test_a_schedule_switched_off_by_an_operator_stays_off(workshop: Workshop) -> None:
+    """A schedule made inactive in Prefect stays so through edits, also of the schedule itself."""
+    await workshop.apply(heartbeat("disk"))
+    disk = await workshop.deployed("disk")
+    assert disk.schedule is not None
+    await workshop.api.patch(f"/deployments/{disk.id}/schedules/{disk.schedule['id']}", {"active": False})
+    assert not (await workshop.plan(heartbeat("disk"))).differs
+    await workshop.apply(heartbeat("disk", "2h"))
+    after = await workshop.deployed("disk")
+    assert after.schedule is not None
+    assert after.schedule["schedule"]["interval"] == 7200
+    assert not after.schedule["active"]
+    found = [rule for rule in await deployed_rules(workshop.api) if rule.deployment_id == disk.id]
+    assert [(rule.paused, rule.active) for rule in found] == [(True, False)]
+
+
+async def test_nothing_fires_until_somebody_opts_in(workshop: Workshop) -> None:
+    """With the project off every schedule is inactive and every run would be skipped; switching it on starts all."""
+    await workshop.apply(heartbeat("disk"), enabled=False)
+    off = await workshop.deployed("disk")
+    assert off.schedule is not None
+    assert not off.schedule["active"]
+    assert off.snapshot is not None
+    assert off.snapshot["enabled"] is False
+    await workshop.apply(heartbeat("disk"))
+    on = await workshop.deployed("disk")
+    assert on.schedule is not None
+    assert on.schedule["active"]
+    assert on.schedule["id"] == off.schedule["id"]
+
+
+async def test_a_schedule_that_an_operator_added_stays(workshop: Workshop) -> None:
+    """A second schedule that somebody added in Prefect is not ours to touch."""
+    await workshop.apply(heartbeat("disk"))
+    disk = await workshop.deployed("disk")
+    await workshop.api.post(f"/deployments/{disk.id}/schedules", [{"schedule": {"cron": "0 0 * * *"}, "active": False}])
+    await workshop.apply(heartbeat("disk", "3h"))
+    assert len((await workshop.deployed("disk")).data["schedules"]) == 2
+
+
+async def test_an_apply_that_broke_off_is_completed_by_the_next(workshop: Workshop) -> None:
+    """When Prefect goes away in the middle of an apply, the next one does the rest, and nothing twice."""
+    rules = [heartbeat(f"rule-{n}") for n in range(6)]
+    plan = await workshop.plan(*rules)
+    done: list[str] = []
+
+    def break_off(step: str) -> None:
+        done.append(step)
+        if len(done) == 3:
+            raise ConnectionAbortedError
+
+    with pytest.raises(ConnectionAbortedError):
+        await apply_plan(workshop.api, plan, break_off)
+    await workshop.apply(*rules)
+    assert sorted(found.name for found in await workshop.deployments()) == sorted(rule["id"] for rule in rules)
+    assert not (await workshop.plan(*rules)).differs
