@@ -1,0 +1,81 @@
+"""The gateway as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from ..prefect_api import connect
+from ..settings import Settings
+from . import health, hooks, state
+from .doors import Doors
+from .problems import Problem, answer_with_problems
+from .service import Service, operator
+
+# How long a webhook's caller waits while Prefect is busy or away, before a 503 asks it to come again.
+DELIVERY_PATIENCE = 45.0
+LOOK_PATIENCE = 5.0
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The gateway. It starts and answers /healthz also while Prefect is away."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        delivery = settings.model_copy(update={"api_patience": min(settings.api_patience, DELIVERY_PATIENCE)})
+        look = settings.model_copy(update={"api_patience": min(settings.api_patience, LOOK_PATIENCE)})
+        async with connect(delivery) as delivering, connect(look) as looking:
+            doors = Doors(looking, settings)
+            app.state.service = Service(settings, delivering, looking, doors)
+            watch = asyncio.create_task(doors.watch())
+            try:
+                yield
+            finally:
+                watch.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watch
+
+    app = FastAPI(
+        title="proactive-prefect gateway",
+        version="1",
+        description="Webhooks in, and the state of the project out. Errors are RFC 9457 problem documents.",
+        lifespan=lifespan,
+        openapi_url=None,  # behind the operator's token, below
+        docs_url=None,
+        redoc_url=None,
+    )
+    answer_with_problems(app)
+    app.include_router(hooks.router)
+    app.include_router(state.router)
+    app.include_router(health.router)
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(operator)])
+    async def openapi() -> JSONResponse:
+        return JSONResponse(_schema(app))
+
+    @app.get("/docs", include_in_schema=False, dependencies=[Depends(operator)])
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(openapi_url="/openapi.json", title=app.title)
+
+    return app
+
+
+def _schema(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's own document, but with problems for the errors that FastAPI describes as its own."""
+    schema = app.openapi()
+    components = schema.setdefault("components", {}).setdefault("schemas", {})
+    components["Problem"] = Problem.model_json_schema()
+    components.pop("HTTPValidationError", None)
+    components.pop("ValidationError", None)
+    invalid = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path in schema["paths"].values():
+        for operation in path.values():
+            if "422" in operation["responses"]:
+                operation["responses"]["422"] = {"description": "Unprocessable Content", "content": invalid}
+    return schema

@@ -1,0 +1,145 @@
+"""The body of a webhook call: read within its bounds, and turned into the payload of a run.
+
+A payload is one JSON *text*, and travels to the run as a string: nothing in it can be taken for one of Prefect's
+templates or references.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import HTTPException, Request
+from jinja2.runtime import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from starlette.requests import ClientDisconnect
+
+# Prefect takes 512 KiB of parameters (PREFECT_SERVER_API_MAX_PARAMETER_SIZE); a little is for the name and the quotes.
+MAX_PAYLOAD = 512 * 1024 - 1024
+MAX_DEPTH = 64
+READ_SECONDS = 30.0
+
+_TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_CLOSE = {"Connection": "close"}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The raw body, of at most `limit` bytes, whatever Content-Length says.
+
+    Raises HTTPException: 413 as soon as it is too large, 408 if it takes too long, 400 if the caller breaks off.
+    """
+    too_large = HTTPException(413, f"the body is larger than the {limit} bytes that this webhook takes", _CLOSE)
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not arrive within {READ_SECONDS:g} seconds", _CLOSE) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the body is shorter than its Content-Length") from None
+    return bytes(body)
+
+
+def parse_body(raw: bytes, content_type: str, encoding: str) -> Any:
+    """What the body says: JSON as its value, text as a string, a form as an object, an empty body as None.
+
+    Form bodies that are JSON are taken as such: it is what `curl -d` sends without a content type.
+    Raises HTTPException: 415 for a type, charset or encoding that is not known, 400 for what cannot be read.
+    """
+    if encoding.strip().lower() not in ("", "identity"):
+        raise HTTPException(415, "a Content-Encoding is not taken; send the body as it is")
+    kind, _, parameters = content_type.partition(";")
+    kind = kind.strip().lower()
+    name, _, charset = parameters.strip().lower().partition("=")
+    if name.strip() == "charset" and charset.strip(' "') not in ("utf-8", "utf8", "us-ascii"):
+        raise HTTPException(415, "the charset is not known; allowed: utf-8")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HTTPException(400, f"the body is not UTF-8 (at byte {error.start})") from None
+    if not text.strip():
+        return None
+    if kind == "application/json" or kind.endswith("+json"):
+        return _json(text)
+    if kind in ("", "application/x-www-form-urlencoded"):
+        try:
+            return _json(text)
+        except HTTPException:
+            return _form(text) if kind else text
+    if kind.startswith("text/"):
+        return text
+    raise HTTPException(415, "the content type is not known; allowed: JSON, text and application/x-www-form-urlencoded")
+
+
+def shape_payload(body: Any, headers: dict[str, str], template: str | None) -> str:
+    """The payload: `body` as JSON, or what `template` makes of it: as it is where that is JSON, else as a JSON string.
+
+    A template sees `payload` (the body) and `headers` (by lower-case name), as a rule's `when` does.
+    Raises HTTPException: 422 if the template fails, 413 if the payload is too large for Prefect.
+    """
+    value = body
+    if template is not None:
+        try:
+            made = _TEMPLATES.from_string(template).render(payload=body, headers=headers)
+        except Exception as error:  # a template may fail in any way
+            raise HTTPException(422, f"this webhook's template fails: {type(error).__name__}: {error}"[:500]) from None
+        try:
+            value = _json(made)
+        except HTTPException:
+            value = made
+    payload = json.dumps(value, separators=(",", ":"))
+    if len(json.dumps(payload)) > MAX_PAYLOAD:
+        raise HTTPException(413, f"the payload is larger than the {MAX_PAYLOAD} bytes that Prefect takes")
+    return payload
+
+
+def _json(text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise HTTPException(400, f"the body is not JSON: {said}") from None
+    # What this process can just read, the run's might not: its stack may be deeper.
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for one in level for child in _children(one)]
+    if level:
+        raise HTTPException(400, f"the body is nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"a number is too large: {text[:40]}")
+    return number
+
+
+def _form(text: str) -> dict[str, str | list[str]]:
+    fields: dict[str, list[str]] = {}
+    try:
+        for name, value in parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=1000):
+            fields.setdefault(name, []).append(value)
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not a form: {error}") from None
+    return {name: values[0] if len(values) == 1 else values for name, values in fields.items()}

@@ -1,0 +1,58 @@
+"""Run the gateway: `proactive gateway`, and `proactive up`."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import uvicorn
+
+from ..errors import InputError
+from ..settings import Settings
+from .app import create_app
+from .secrets import operator_token
+
+# All headers of a request together. Only h11 can bound them, so it is chosen over the faster httptools.
+MAX_HEADERS = 32 * 1024
+STOP_SECONDS = 3
+
+
+def serve(settings: Settings) -> None:
+    """Serve on the host and port of `settings` until SIGINT or SIGTERM; answers begun are then finished, for 3 s.
+
+    Raises InputError if the address cannot be had, SecretMissing if the operator's token cannot.
+    """
+    operator_token(settings)
+    listener = listen(settings)
+    host, port = listener.getsockname()[:2]
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # The HTTP client's own lines, one for each call to Prefect, would bury ours.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("proactive.gateway").info("gateway.listening url=http://%s:%s", host, port)
+    config = uvicorn.Config(
+        create_app(settings),
+        http="h11",
+        h11_max_incomplete_event_size=MAX_HEADERS,
+        access_log=False,  # addresses may hold tokens
+        server_header=False,
+        proxy_headers=False,  # nobody in front is trusted until somebody is named
+        timeout_graceful_shutdown=STOP_SECONDS,
+        log_config=None,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A socket bound to the gateway's address; port 0 gives a free one. Raises InputError if it cannot be had."""
+    host, port = settings.gateway_host, settings.gateway_port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise InputError(
+            f"the gateway cannot listen on {host}:{port}: {error.strerror or error}",
+            hint="Set PROACTIVE_GATEWAY_PORT to another port (0 takes a free one), or end what uses this one.",
+        ) from None
+    return listener

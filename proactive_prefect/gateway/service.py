@@ -1,0 +1,61 @@
+"""What the routes of one gateway share, and the dependencies by which they get it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from ..prefect_api import PrefectApi
+from ..settings import Settings
+from .doors import Doors
+from .secrets import operator_token, same_secret
+
+
+@dataclass
+class Service:
+    """One running gateway.
+
+    Deliveries have a connection to Prefect of their own, so that looking never waits behind a burst of them.
+    """
+
+    settings: Settings
+    delivering: PrefectApi
+    looking: PrefectApi
+    doors: Doors
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    counters: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """By webhook: what became of its calls, since the start."""
+    limiter: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
+    waiting: int = 0
+    """Calls that wait for Prefect now."""
+    refused: int = 0
+    """Calls for an unknown webhook or with a wrong secret, since the start."""
+
+
+def service(request: Request) -> Service:
+    """The gateway that this request came to."""
+    found: Service = request.app.state.service
+    return found
+
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="operator", description="The operator's token.")
+
+
+def operator(
+    service: Annotated[Service, Depends(service)],
+    given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> None:
+    """Let only the operator pass: `Authorization: Bearer TOKEN`. Raises HTTPException 401."""
+    token = operator_token(service.settings)
+    if not same_secret(given.credentials if given else "", token):
+        raise HTTPException(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
+
+
+TheService = Annotated[Service, Depends(service)]

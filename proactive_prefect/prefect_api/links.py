@@ -1,0 +1,10 @@
+"""Addresses in Prefect's own UI."""
+
+from __future__ import annotations
+
+from prefect.utilities.urls import url_for
+
+
+def run_url(run_id: str) -> str | None:
+    """Where Prefect's UI shows a flow run; None if Prefect's settings name no UI (`PREFECT_UI_URL`)."""
+    return url_for("flow-run", obj_id=run_id) or None
