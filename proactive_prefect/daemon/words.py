@@ -1,0 +1,71 @@
+"""Rules, instants and runs in words, as the board and the command print them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, assert_never
+from zoneinfo import ZoneInfo
+
+from ..rules.durations import format_duration
+from ..rules.models import Rule
+from ..rules.timing import CronTiming, IntervalTiming, OnceTiming
+
+
+def when(rule: Rule) -> str:
+    """When a rule is due: "every 5m", "cron 0 9 * * mon-fri (Europe/Berlin)", "once at …", "when called"."""
+    timing = rule.timing
+    match timing:
+        case None:
+            return "when called"
+        case IntervalTiming():
+            return f"every {format_duration(timing.every)}"
+        case CronTiming():
+            return f"{timing.cron} ({timing.timezone})"
+        case OnceTiming():
+            return f"once at {instant(timing.at, rule.timezone)}"
+        case _:
+            assert_never(timing)
+
+
+def timezone_of(rule: Rule) -> str:
+    """The timezone whose wall clock a rule goes by."""
+    timing = rule.timing
+    return timing.timezone if isinstance(timing, CronTiming | IntervalTiming) else rule.timezone
+
+
+def instant(at: datetime, timezone: str, *, seconds: bool = True) -> str:
+    """An instant on the wall clock of a timezone: "Fri 2026-11-20 09:00:00 CET"."""
+    return at.astimezone(ZoneInfo(timezone)).strftime(f"%a %Y-%m-%d %H:%M{':%S' if seconds else ''} %Z")
+
+
+def distance(at: datetime, now: datetime) -> str:
+    """How far an instant is from now, in one unit or two: "in 4m 10s", "2h 5m ago"."""
+    seconds = round((at - now).total_seconds())
+    text = span(timedelta(seconds=abs(seconds)))
+    return f"in {text}" if seconds >= 0 else f"{text} ago"
+
+
+def span(length: timedelta) -> str:
+    """A length of time for reading, in at most two units: "1.2s", "4m 10s", "2d 3h"."""
+    seconds = length.total_seconds()
+    if seconds < 10 and seconds != round(seconds):
+        return f"{seconds:.1f}s"
+    parts, rest = [], round(seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2]) or "0s"
+
+
+def read_instant(text: str | None) -> datetime | None:
+    """An instant as Prefect's JSON has it."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def ran(run: dict[str, Any] | None, now: datetime) -> str:
+    """How a run ended and when: "Completed, 2m ago"."""
+    if run is None:
+        return "–"
+    at = read_instant(run.get("end_time") or run.get("start_time"))
+    return f"{run['state_name']}{f', {distance(at, now)}' if at else ''}"
