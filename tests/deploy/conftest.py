@@ -13,6 +13,7 @@ from proactive_prefect.deploy.apply import apply_plan
 from proactive_prefect.deploy.compile import DeploymentSpec, Project, compile_rules
 from proactive_prefect.deploy.plan import Plan, make_plan
 from proactive_prefect.prefect_api import PrefectApi
+from proactive_prefect.prefect_api.automations import read_automations
 from proactive_prefect.prefect_api.client import connect
 from proactive_prefect.prefect_api.deployments import Deployment, read_deployments
 from proactive_prefect.rules.models import Rulebook
@@ -77,3 +78,5 @@ async def workshop(prefect_server: Server, request: pytest.FixtureRequest) -> As
         yield shop
         for found in await shop.deployments():
             await api.delete(f"/deployments/{found.id}")
+        for automation in await read_automations(api, name):
+            await api.delete(f"/automations/{automation['id']}")

@@ -134,7 +134,8 @@ async def test_alerts_follow_the_file(workshop: Workshop) -> None:
     assert second["id"] == first["id"]
     assert not second["enabled"]
     assert len(second["trigger"]["match_related"]["prefect.resource.id"]) == 2
-    other = await workshop.api.post("/automations/", first | {"name": "somebody's", "tags": ["proactive"]})
+    kept = {name: first[name] for name in ("trigger", "actions")}
+    other = await workshop.api.post("/automations/", {"name": "somebody's", "tags": ["proactive"], **kept})
     await workshop.apply(heartbeat("one"), heartbeat("two"))
     assert await read_automations(workshop.api, workshop.project.name) == []
     assert await workshop.api.get(f"/automations/{other['id']}")
