@@ -123,7 +123,7 @@ Decision = Run | Skip | Hold
 def decide(rule: RuleBase, occurrence: Occurrence, facts: Facts) -> Decision:
     """The one decision for `occurrence`. Every answer has exactly one reason: the first that applies, in this order."""
     if not rule.enabled:
-        return Skip("disabled", "the rule is switched off")
+        return Skip("disabled", "the rule or its project is switched off (enabled = false)")
     start = occurrence.started or facts.now
     others = _in_order(run for run in facts.runs if run.run_id != occurrence.run_id)
     by_person = occurrence.cause == "manual" or facts.approved
