@@ -30,6 +30,7 @@ import cel
 
 from .models import RuleBase
 from .policies import ActiveHours
+from .timing import CronTiming
 
 Cause = Literal["schedule", "manual", "webhook"]
 ConditionCode = Literal[
@@ -79,9 +80,9 @@ def unmet(
     `session_active` is the answer of the rule's session hook; None where nobody could ask it: then it is not judged.
     """
     given = rule.conditions
-    local = due.astimezone(_zone(rule))
-    if (hours := given.active_hours) is not None and not is_within(hours, due, rule.timezone):
-        zone = hours.timezone or rule.timezone
+    local = due.astimezone(ZoneInfo(_zone(rule)))
+    if (hours := given.active_hours) is not None and not is_within(hours, due, _zone(rule)):
+        zone = hours.timezone or _zone(rule)
         at = due.astimezone(ZoneInfo(zone))
         return Unmet(
             "outside_active_hours", f"{at:%H:%M} is not between {hours.start:%H:%M} and {hours.end:%H:%M} {zone}"
@@ -137,7 +138,7 @@ def expression_scope(
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """What an expression sees (the module's text lists it)."""
-    local = due.astimezone(_zone(rule))
+    local = due.astimezone(ZoneInfo(_zone(rule)))
     return {
         "rule": {
             "id": rule.id,
@@ -192,7 +193,7 @@ def why_false(expression: str, scope: Mapping[str, Any]) -> str | None:
         check_custom(expression)
         answer = _compile(expression).execute(dict(scope))
     except KeyError as error:
-        return f"{expression!r} could not be judged: there is no {error.args[0] if error.args else error}"
+        return f"{expression!r} could not be judged: there is no {error}"
     except Exception as error:  # the library raises what it likes; whatever it is, nothing runs
         return f"{expression!r} could not be judged: {_first_line(error)}"
     if answer is True:
@@ -242,9 +243,10 @@ def _first_line(error: BaseException) -> str:
     return (text.splitlines() or [type(error).__name__])[0][:300]
 
 
-def _zone(rule: RuleBase) -> ZoneInfo:
+def _zone(rule: RuleBase) -> str:
+    """The timezone that the rule's times are in: a skill's cron schedule may have one of its own."""
     timing = getattr(rule, "timing", None)
-    return ZoneInfo(getattr(timing, "timezone", rule.timezone))
+    return timing.timezone if isinstance(timing, CronTiming) else rule.timezone
 
 
 @lru_cache(maxsize=64)
