@@ -12,7 +12,7 @@ from typing import Any
 
 import cyclopts
 
-from . import declare, machine, operate
+from . import declare, look, machine, operate
 from .output import complain, hint_line
 
 _HELP = """Heartbeats, cron rules, scheduled skills and webhooks, declared in one file, run by Prefect.
@@ -48,9 +48,9 @@ _COMMANDS: tuple[tuple[cyclopts.Group, tuple[Callable[..., Any], ...]], ...] = (
     (
         _SERVER,
         (
-            operate.list_,
-            operate.show,
-            operate.runs,
+            look.list_,
+            look.show,
+            look.runs,
             operate.trigger,
             operate.pause,
             operate.resume,

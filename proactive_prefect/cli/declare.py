@@ -196,7 +196,7 @@ async def _apply(json: bool) -> None:
 
 
 async def _make_plan(api: Any, declared: Any, settings: Any) -> Plan:
-    from ..daemon.everything import WORKER_TYPE
+    from ..daemon.work import WORKER_TYPE
     from ..deploy.compile import compile_rules
     from ..deploy.plan import make_plan
 

@@ -70,4 +70,18 @@ def doctor(*, fix: bool = False, json: Json = False) -> int:
 
 
 def worker() -> None:
-    """Run a worker alone for the work pool PROACTIVE_WORK_POOL (`proactive up` runs one too)."""
+    """Run a worker alone, for the work pool PROACTIVE_WORK_POOL (`proactive up` runs one too).
+
+    The rules' runs need the project's files: start it in the project's folder, on as many machines as you like.
+
+    Example:
+
+        PREFECT_API_URL=https://prefect.example.com/api proactive worker
+    """
+    from ..daemon.work import work
+    from ..settings import Settings
+    from .context import find_server
+
+    settings = Settings()
+    find_server(settings)
+    work(settings)

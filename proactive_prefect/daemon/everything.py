@@ -1,4 +1,4 @@
-"""The parts that `proactive up` runs: Prefect's server, the work pool, the rules, a worker and the gateway."""
+"""All that `proactive up` runs, in order: Prefect's server, the work pool, the rules, a worker and the gateway."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import asyncio
 import contextlib
 import importlib
 import os
-import socket
-import sys
 import time
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import psutil
 
 from ..errors import PrefectError
@@ -22,16 +18,16 @@ from . import guard
 from .board import Board
 from .children import Child
 from .declared import Declared
-from .ports import choose_port, listens
+from .parts import GatewayPart, WorkerPart
 from .report import Report
 from .server import EmbeddedServer, base_env, may_name_an_api
 from .upfile import UpFile, WebhookEntry, remove_up_file, write_up_file
+from .words import read_instant
+from .work import WORKER_TYPE
 
 if TYPE_CHECKING:
     from ..prefect_api.client import PrefectApi
 
-WORKER_TYPE: Literal["process", "proactive"] = "process"
-_PATIENCE = 120.0
 _FIRST_ANSWER = 10.0
 # Together below five seconds: that is what Ctrl-C may take.
 _WORKER_GRACE = 1.5
@@ -46,13 +42,12 @@ class Everything:
     def __init__(self, settings: Settings, declared: Declared, tag: str, report: Report) -> None:
         self._settings = settings
         self._declared = declared
-        self._tag = tag
         self._report = report
         self._env = base_env(settings.home, declared.config, {guard.TAG: tag})
+        self._began = time.time()
         self._server: EmbeddedServer | None = None
-        self._worker: Child | None = None
-        self._gateway: Child | None = None
-        self._gateway_url = ""
+        self._worker: WorkerPart | None = None
+        self._gateway: GatewayPart | None = None
         self._api: PrefectApi | None = None
         self._open = contextlib.AsyncExitStack()
 
@@ -64,12 +59,11 @@ class Everything:
         with use_api_url(url):
             api = await self._connect()
             await self._settle("The process of this run was gone when `proactive up` started.", crashed=True)
-            await self._ensure_pool(api)
+            await self._apply(api)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._apply(api))
-                group.create_task(self._start_worker(api))
-                group.create_task(self._start_gateway())
-            up_file = await self._up_file(api)
+                group.create_task(self._await_worker(api))
+                gateway = group.create_task(self._await_gateway())
+            up_file = await self._up_file(api, gateway.result())
             write_up_file(self._settings.home, up_file)
             self._report.say(f"ready after {self._report.elapsed:.1f} s; Ctrl-C ends everything")
             await asyncio.gather(Board(self._report, self._declared, up_file, api).show(), self._keep_pids(up_file))
@@ -81,20 +75,23 @@ class Everything:
         remove_up_file(self._settings.home)
         self._report.say("ending: runs first, then the rest")
         if self._worker is not None:
-            await self._worker.end(grace=_WORKER_GRACE)
+            await self._worker.child.end(grace=_WORKER_GRACE)
             with contextlib.suppress(TimeoutError, PrefectError):
                 async with asyncio.timeout(_SETTLE_TIME):
                     await self._settle("`proactive up` was ended while this run was under way.", crashed=False)
         if self._gateway is not None:
-            await self._gateway.end(grace=_GATEWAY_GRACE)
+            await self._gateway.child.end(grace=_GATEWAY_GRACE)
         if self._server is not None and self._server.child is not None:
             await self._server.child.end(grace=_SERVER_GRACE)
         with contextlib.suppress(Exception):  # closing a client whose server is gone
             await self._open.aclose()
 
     def _children(self) -> dict[str, Child]:
-        server = self._server.child if self._server else None
-        named = {"server": server, "worker": self._worker, "gateway": self._gateway}
+        named = {
+            "server": self._server.child if self._server else None,
+            "worker": self._worker.child if self._worker else None,
+            "gateway": self._gateway.child if self._gateway else None,
+        }
         return {name: child for name, child in named.items() if child is not None}
 
     # -- Prefect ---------------------------------------------------------------------------------------------------
@@ -108,9 +105,18 @@ class Everything:
         with self._report.step("Prefect server") as step:
             await server.start()
             os.environ["PREFECT_API_URL"] = self._env["PREFECT_API_URL"] = server.api_url
+            # All of them import for seconds: at the same time, while the server does.
+            await self._start_parts()
             await asyncio.gather(server.wait_healthy(), asyncio.to_thread(_import_prefect))
             step.detail = server.url
         return server.api_url
+
+    async def _start_parts(self) -> None:
+        settings, say = self._settings, self._report.say
+        self._gateway = GatewayPart(settings, self._env, say)
+        self._worker = WorkerPart(settings, self._declared.name, self._env, say)
+        await self._gateway.child.start()
+        await self._worker.child.start()
 
     async def _connect(self) -> PrefectApi:
         """Open Prefect's client, and prove that the server answers. Raises PrefectUnreachable."""
@@ -121,6 +127,8 @@ class Everything:
                 await api.get("/health")
                 step.detail = api.url
             self._api = await self._open.enter_async_context(connect(self._settings))
+        if self._worker is None:  # a server that was there already
+            await self._start_parts()
         return self._api
 
     async def _settle(self, why: str, *, crashed: bool) -> None:
@@ -129,27 +137,24 @@ class Everything:
 
         if self._api is None:
             return
-        runs = await claimed_runs(self._api, self._settings.work_pool)
+        api, runs = self._api, await claimed_runs(self._api, self._settings.work_pool)
         if self._server is None:
             runs = [run for run in runs if of_this_machine(run, psutil.pid_exists)]
-        api = self._api
+        elif crashed:  # what was claimed since we began is being worked on
+            runs = [run for run in runs if _since(run) < self._began]
         done = await asyncio.gather(*(settle_run(api, run, why=why, crashed=crashed) for run in runs))
         if count := sum(done):
             self._report.say(f"settled {count} runs whose process is gone")
-
-    async def _ensure_pool(self, api: PrefectApi) -> None:
-        from ..prefect_api.pools import create_pool, read_queues
-
-        pool = self._settings.work_pool
-        if not await read_queues(api, [pool]):
-            await create_pool(api, pool, WORKER_TYPE)
 
     async def _apply(self, api: PrefectApi) -> None:
         from ..deploy.apply import apply_plan
         from ..deploy.compile import compile_rules
         from ..deploy.plan import make_plan
+        from ..prefect_api.pools import create_pool, read_queues
 
         with self._report.step("rules") as step:
+            if not await read_queues(api, [self._settings.work_pool]):
+                await create_pool(api, self._settings.work_pool, WORKER_TYPE)
             project = self._declared.project(self._settings)
             specs = compile_rules(self._declared.rulebook, project)
             plan = await make_plan(api, specs, project, pool_type=WORKER_TYPE)
@@ -159,82 +164,42 @@ class Everything:
 
     # -- worker and gateway ----------------------------------------------------------------------------------------
 
-    async def _start_worker(self, api: PrefectApi) -> None:
-        pool = self._settings.work_pool
-        name = f"{self._declared.name} on {socket.gethostname()}"
-        path = f"/work_pools/{pool}/workers/filter"
-        found = (await api.get(f"/work_pools/{pool}"))["type"]
-        if found != WORKER_TYPE:
-            self._report.say(
-                f"work pool {pool} is of type {found}: its own workers run the rules, none is started here"
-            )
+    async def _await_worker(self, api: PrefectApi) -> None:
+        worker = self._worker
+        assert worker is not None  # started before
+        if other := await worker.fits(api):
+            self._report.say(f"work pool {worker.pool} is of type {other}: its own workers run the rules")
+            self._worker = None
+            await worker.child.end(grace=_WORKER_GRACE)
             return
-
-        async def last_sign() -> str | None:
-            workers = await api.post(path, {"workers": {"status": {"any_": ["ONLINE"]}}})
-            return next((worker["last_heartbeat_time"] for worker in workers if worker["name"] == name), None)
-
         with self._report.step("worker") as step:
-            before = await last_sign()
-            argv = ["worker", "start", "--type", WORKER_TYPE, "--pool", pool, "--name", name]
-            self._worker = await self._start("worker", [sys.executable, "-m", "prefect", *argv])
-            polls = _changes(last_sign, before)
-            await self._until(polls, self._worker, "the worker has not polled its work pool")
-            step.detail = f"polls {pool}"
+            await worker.wait_polling(api, self._began)
+            step.detail = f"polls {worker.pool}"
 
-    async def _start_gateway(self) -> None:
-        host, wished = self._settings.gateway_host, self._settings.gateway_port
-        port = choose_port(host, wished)
-        if wished and port != wished:
-            self._report.say(f"port {wished} is taken: the gateway gets {port} (PROACTIVE_GATEWAY_PORT sets it)")
-        reach = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-        self._gateway_url = f"http://{reach}:{port}"
+    async def _await_gateway(self) -> GatewayPart:
+        gateway = self._gateway
+        assert gateway is not None  # started before
         with self._report.step("gateway") as step:
-            self._env |= {"PROACTIVE_GATEWAY_PORT": str(port)}
-            argv = [sys.executable, "-m", "proactive_prefect.cli", "gateway"]
-            gateway = self._gateway = await self._start("gateway", argv)
-            async with httpx.AsyncClient(timeout=5) as http:
-
-                async def ready() -> bool:
-                    if gateway.pid is None or not listens(gateway.pid, port):
-                        return False
-                    with contextlib.suppress(httpx.HTTPError):
-                        return (await http.get(f"{self._gateway_url}/readyz")).status_code == 200
-                    return False
-
-                await self._until(ready, gateway, "the gateway is not ready")
-            step.detail = self._gateway_url
-
-    async def _start(self, name: str, argv: list[str]) -> Child:
-        child = Child(name, argv, self._env, self._settings.home / "logs" / f"{name}.log", self._report.say)
-        await child.start()
-        return child
-
-    async def _until(self, condition: Callable[[], Awaitable[bool]], child: Child, otherwise: str) -> None:
-        """Wait for a condition. Raises PrefectError if the process keeps dying, or after two minutes."""
-        deadline = time.monotonic() + _PATIENCE
-        while not await condition():
-            if child.restarts > 2 or time.monotonic() > deadline:
-                raise PrefectError(f"{otherwise}: {child.tail()}", hint=f"Its log: {child.log}")
-            await asyncio.sleep(0.2)
+            await gateway.wait_ready()
+            step.detail = gateway.own_url
+        return gateway
 
     # -- up.json ---------------------------------------------------------------------------------------------------
 
-    async def _up_file(self, api: PrefectApi) -> UpFile:
+    async def _up_file(self, api: PrefectApi, gateway: GatewayPart) -> UpFile:
         from ..gateway.doors import Doors
         from ..gateway.secrets import operator_token
 
         doors = Doors(api, self._settings)
         await doors.refresh()
         declared = {rule.id for rule in self._declared.rulebook.rules}
-        gateway_url = (self._settings.gateway_url or self._gateway_url).rstrip("/")
         return UpFile(
             prefect_url=self._server.url if self._server else _ui_of(api.url),
             prefect_api_url=api.url.rstrip("/"),
-            gateway_url=gateway_url,
+            gateway_url=gateway.url,
             token=operator_token(self._settings),
             webhooks={
-                door.rule.id: WebhookEntry(url=f"{gateway_url}/hooks/{door.rule.id}", secret=door.secret)
+                door.rule.id: WebhookEntry(url=f"{gateway.url}/hooks/{door.rule.id}", secret=door.secret)
                 for door in doors
                 if door.secret and door.rule.id in declared
             },
@@ -273,8 +238,7 @@ def _ui_of(api_url: str) -> str:
     return page.removesuffix("/runs/flow-run/x") if page else api_url.rstrip("/").removesuffix("/api")
 
 
-def _changes(read: Callable[[], Awaitable[str | None]], before: str | None) -> Callable[[], Awaitable[bool]]:
-    async def changed() -> bool:
-        return await read() not in (None, before)
-
-    return changed
+def _since(run: dict[str, Any]) -> float:
+    """Since when a run is in its state, as Unix time."""
+    at = read_instant((run.get("state") or {}).get("timestamp"))
+    return at.timestamp() if at else 0.0
