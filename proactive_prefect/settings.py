@@ -32,6 +32,16 @@ class Settings(BaseSettings):
         default=None,
         description="The rules file. Default: the first that exists of " + ", ".join(CONFIG_PLACES) + ".",
     )
+    database_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="The ledger's database, as postgresql://user:password@host/name. Default: a file in PROACTIVE_HOME.",
+    )
+    event_retention: str = Field(
+        default="30d",
+        pattern=r"^(\d+(d|h|m|s))+$",
+        description="How long the event log keeps an entry; what became of each occurrence is kept for good.",
+    )
     gateway_host: str = Field(default="127.0.0.1", description="The address the gateway listens on.")
     gateway_port: int = Field(default=4280, ge=0, le=65535, description="The gateway's port; 0 takes a free one.")
     gateway_url: str | None = Field(

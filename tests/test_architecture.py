@@ -16,6 +16,7 @@ FLOORS = {
     "settings": 0,
     "errors": 0,
     "rules": 1,
+    "ledger": 2,
     "prefect_api": 2,
     "firing": 2,
     "deploy": 3,
@@ -25,8 +26,15 @@ FLOORS = {
     "daemon": 5,
     "cli": 5,
 }
-# `firing` and `prefect_api` share a floor; one of them knows the other.
-SAME_FLOOR = {("firing", "prefect_api"), ("cli", "daemon"), ("cli", "gateway"), ("daemon", "gateway"), ("cli", "sdk")}
+# `firing`, `ledger` and `prefect_api` share a floor; the first two know the last.
+SAME_FLOOR = {
+    ("firing", "prefect_api"),
+    ("ledger", "prefect_api"),
+    ("cli", "daemon"),
+    ("cli", "gateway"),
+    ("daemon", "gateway"),
+    ("cli", "sdk"),
+}
 MAY_IMPORT_PREFECT = {"prefect_api", "worker", "firing"}
 
 

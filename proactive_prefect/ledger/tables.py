@@ -1,0 +1,193 @@
+"""The ledger's tables. Every change to them is a new file in `migrations/versions/`; a test compares the two."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlmodel import Field, SQLModel
+
+from .columns import CleanText, Utc
+
+Outcome = Literal[
+    "expected",  # due, and nothing has become of it yet; its run may be at work (`running`)
+    "completed",
+    "quiet",
+    "failed",
+    "timed_out",
+    "cancelled",  # somebody ended its run after the action had begun
+    "skipped",  # a deliberate non-run; `reason` is "code: text"
+    "missed",  # past its grace without a started run: waits for somebody to decide
+    "approved",  # was missed; runs soon, for its original time
+    "rescheduled",  # was missed; a new occurrence points back to it
+    "deleted",  # was missed, and will never run
+    "unknown",  # its process or machine died, or its run was deleted while it ran
+]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+OPEN: tuple[Outcome, ...] = ("expected", "missed", "approved")
+"""The outcomes of an occurrence that something must still become of."""
+
+ResolutionAction = Literal["approve_backfill_run", "reschedule", "delete_missed"]
+
+# SQLite counts only INTEGER PRIMARY KEY up by itself.
+_BIG_ID = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Occurrence(SQLModel, table=True):
+    """One due moment of one rule, and what became of it: computed from its runs and its resolution, in one place.
+
+    `key` is "due:" and the instant in UTC, or "delivery:" and the delivery's id; unique together with the rule.
+    `origin_id` is the occurrence that this one was rescheduled from.
+    """
+
+    __tablename__ = "occurrences"
+    __table_args__ = (
+        UniqueConstraint("rule_id", "key", name="uq_occurrences_rule_id_key"),
+        Index("ix_occurrences_rule_id_due", "rule_id", "due"),
+        Index("ix_occurrences_due", "due"),
+        Index(
+            "ix_occurrences_open",
+            "due",
+            postgresql_where=text("outcome IN ('expected', 'missed', 'approved')"),
+            sqlite_where=text("outcome IN ('expected', 'missed', 'approved')"),
+        ),
+    )
+    id: int | None = Field(default=None, sa_column=Column(_BIG_ID, primary_key=True, autoincrement=True))
+    rule_id: str = Field(sa_column=Column(CleanText, nullable=False))
+    kind: str = Field(sa_column=Column(CleanText, nullable=False))
+    owner_id: str = Field(sa_column=Column(CleanText, nullable=False))
+    key: str = Field(sa_column=Column(CleanText, nullable=False))
+    due: datetime = Field(sa_column=Column(Utc, nullable=False))
+    cause: str = Field(sa_column=Column(CleanText, nullable=False))
+    """schedule, manual, or webhook."""
+    outcome: str = Field(default="expected", sa_column=Column(CleanText, nullable=False))
+    reason: str = Field(default="", sa_column=Column(CleanText, nullable=False))
+    running: bool = False
+    run_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    """The flow run that decided the outcome, or will."""
+    started_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    ended_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    recorded_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    origin_id: int | None = Field(
+        default=None, sa_column=Column(_BIG_ID, ForeignKey("occurrences.id", name="fk_occurrences_origin_id"))
+    )
+
+
+class Run(SQLModel, table=True):
+    """A flow run of an occurrence: a summary of its states that comes out the same in whatever order they are heard.
+
+    Each group of columns keeps the latest (or the first) state of its sort, by Prefect's own time stamps.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (Index("ix_runs_occurrence_id", "occurrence_id"),)
+    run_id: str = Field(sa_column=Column(CleanText, primary_key=True))
+    occurrence_id: int = Field(
+        sa_column=Column(_BIG_ID, ForeignKey("occurrences.id", name="fk_runs_occurrence_id"), nullable=False)
+    )
+    name: str = Field(default="", sa_column=Column(CleanText, nullable=False))
+    deployment_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    last_state_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    last_type: str | None = Field(default=None, sa_column=Column(CleanText))
+    last_name: str | None = Field(default=None, sa_column=Column(CleanText))
+    last_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    ended_state_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    ended_type: str | None = Field(default=None, sa_column=Column(CleanText))
+    ended_name: str | None = Field(default=None, sa_column=Column(CleanText))
+    ended_message: str | None = Field(default=None, sa_column=Column(CleanText))
+    ended_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    held_message: str | None = Field(default=None, sa_column=Column(CleanText))
+    held_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    first_running_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    last_running_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    deleted_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    """When it was noticed that Prefect has it no more."""
+
+
+class Resolution(SQLModel, table=True):
+    """Who decided what about a missed occurrence, and when. There is one for an occurrence: the first."""
+
+    __tablename__ = "resolutions"
+    __table_args__ = (UniqueConstraint("occurrence_id", name="uq_resolutions_occurrence_id"),)
+    id: int | None = Field(default=None, sa_column=Column(_BIG_ID, primary_key=True, autoincrement=True))
+    occurrence_id: int = Field(
+        sa_column=Column(_BIG_ID, ForeignKey("occurrences.id", name="fk_resolutions_occurrence_id"), nullable=False)
+    )
+    action: str = Field(sa_column=Column(CleanText, nullable=False))
+    resolved_by: str = Field(sa_column=Column(CleanText, nullable=False))
+    """A principal; "prefect" for whoever did it in Prefect's own UI, which keeps no names."""
+    via: str = Field(sa_column=Column(CleanText, nullable=False))
+    """api, cli, page, rule (its on_missed), or prefect."""
+    at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    run_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    target: datetime | None = Field(default=None, sa_column=Column(Utc))
+    """Where `action` is reschedule: to when."""
+
+
+class Event(SQLModel, table=True):
+    """One entry of the event log. `seq` rises by one, in the order of commits; `key` names the fact, once."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("key", name="uq_events_key"),
+        Index("ix_events_source_ref", "source_ref", "seq"),
+        Index("ix_events_recorded_at", "recorded_at"),
+    )
+    seq: int = Field(sa_column=Column(_BIG_ID, primary_key=True, autoincrement=False))
+    key: str = Field(sa_column=Column(CleanText, nullable=False))
+    event_type: str = Field(sa_column=Column(CleanText, nullable=False))
+    source: str = Field(sa_column=Column(CleanText, nullable=False))
+    source_ref: str = Field(sa_column=Column(CleanText, nullable=False))
+    owner_id: str = Field(sa_column=Column(CleanText, nullable=False))
+    session_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    channel: str | None = Field(default=None, sa_column=Column(CleanText))
+    occurred_at_utc: datetime = Field(sa_column=Column(Utc, nullable=False))
+    status: str = Field(sa_column=Column(CleanText, nullable=False))
+    payload: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    recorded_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+
+
+class LogHead(SQLModel, table=True):
+    """One row: how far the event log has come. Whoever holds it locked is the one who appends."""
+
+    __tablename__ = "log_head"
+    id: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    log_id: str = Field(sa_column=Column(CleanText, nullable=False))
+    """Names this log for ever; with `seq` it makes the ids of the events that Prefect is given."""
+    seq: int = Field(sa_column=Column(BigInteger, nullable=False))
+    emitted: int = Field(sa_column=Column(BigInteger, nullable=False))
+    """All up to this `seq` have been given to Prefect."""
+
+
+class RuleVersion(SQLModel, table=True):
+    """A rule as it was deployed from `since` on, until the next version of the same rule."""
+
+    __tablename__ = "rule_versions"
+    __table_args__ = (UniqueConstraint("rule_id", "since", name="uq_rule_versions_rule_id_since"),)
+    id: int | None = Field(default=None, sa_column=Column(_BIG_ID, primary_key=True, autoincrement=True))
+    rule_id: str = Field(sa_column=Column(CleanText, nullable=False))
+    kind: str = Field(sa_column=Column(CleanText, nullable=False))
+    since: datetime = Field(sa_column=Column(Utc, nullable=False))
+    status: str = Field(sa_column=Column(CleanText, nullable=False))
+    """active, paused (by an operator, in Prefect), disabled (in the rules file), or deleted."""
+    deployment_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    snapshot: str = Field(sa_column=Column(CleanText, nullable=False))
+    """The rule, as `rules.models.to_snapshot` writes it."""
+
+
+class Lease(SQLModel, table=True):
+    """Work that one process at a time does, until `until`, which it puts off for as long as it lives."""
+
+    __tablename__ = "leases"
+    name: str = Field(sa_column=Column(CleanText, primary_key=True))
+    holder: str = Field(sa_column=Column(CleanText, nullable=False))
+    until: datetime = Field(sa_column=Column(Utc, nullable=False))
+
+
+class Cursor(SQLModel, table=True):
+    """How far a reader of something outside has come."""
+
+    __tablename__ = "cursors"
+    name: str = Field(sa_column=Column(CleanText, primary_key=True))
+    at: datetime = Field(sa_column=Column(Utc, nullable=False))
