@@ -1,8 +1,8 @@
 """The process that all runs are forked from: small, clean, single-threaded.
 
 It has imported Prefect and what it was told to preload, holds no connection and no event loop, and does nothing
-but fork, tell who ended and how, and look whether the code it has imported changed on disk. So a fork of it is a
-process that is ready in milliseconds and shares nothing with any other run.
+but fork and tell who ended and how. So a fork of it is a process that is ready in milliseconds and shares nothing
+with any other run.
 
 It ends when the worker does (the control socket closes), and takes every run with it: children carry the
 kernel's parent-death signal, and their process groups are killed, so that not even a grandchild is left.
@@ -21,14 +21,13 @@ import signal
 import socket
 import sys
 import sysconfig
-import time
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
 from .wire import Message
 
 _PR_SET_PDEATHSIG = 1
-_LOOK_EVERY = 1.0  # seconds between two looks at the imported files
+_FILES_A_MESSAGE = 100
 
 # What a run imports on its way to its first line: imported once here instead of in each run.
 _WARM = (
@@ -73,18 +72,6 @@ def _user_files() -> dict[str, float]:
     return files
 
 
-def _changed(files: dict[str, float]) -> list[str]:
-    """Those of `files` that are not what they were."""
-
-    def is_changed(name: str, before: float) -> bool:
-        try:
-            return Path(name).stat().st_mtime != before
-        except OSError:
-            return True
-
-    return [name for name, before in files.items() if is_changed(name, before)]
-
-
 def _preload(modules: list[str]) -> dict[str, str]:
     """Import `modules`; what failed, with why. A module that starts a thread is told: forking it would be unsafe."""
     failed: dict[str, str] = {}
@@ -107,7 +94,6 @@ class Forkserver:
         self._files = files
         self._children: set[int] = set()
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._reported_change = False
 
     def _tell(self, message: Message) -> None:
         self._control.send(json.dumps(message).encode())
@@ -117,19 +103,20 @@ class Forkserver:
 
         `failed` is told to the worker first: what could not be preloaded, and why.
         """
+        names = sorted(self._files)
+        for start in range(0, len(names), _FILES_A_MESSAGE):
+            self._tell({"files": {name: self._files[name] for name in names[start : start + _FILES_A_MESSAGE]}})
         self._tell({"ready": os.getpid(), "failed": failed})
         wakeup, on_signal = socket.socketpair()
         for end in (wakeup, on_signal):
             end.setblocking(False)
         signal.set_wakeup_fd(on_signal.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        next_look = time.monotonic() + _LOOK_EVERY
         with DefaultSelector() as selector:
             selector.register(self._control, EVENT_READ)
             selector.register(wakeup, EVENT_READ)
             while True:
-                ready = selector.select(max(0.0, next_look - time.monotonic()))
-                for key, _ in ready:
+                for key, _ in selector.select():
                     if key.fileobj is wakeup:
                         wakeup.recv(4096)
                         self._reap()
@@ -145,9 +132,6 @@ class Forkserver:
                                 end.close()
                             return child_end
                         child_end.close()
-                if time.monotonic() >= next_look:
-                    next_look = time.monotonic() + _LOOK_EVERY
-                    self._look_for_changes()
 
     def _order(self) -> tuple[int, socket.socket] | None:
         """The number of a child to fork and its end of the socket to the worker; None when the worker is gone."""
@@ -188,12 +172,6 @@ class Forkserver:
                 return
             self._children.discard(pid)
             self._tell({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
-
-    def _look_for_changes(self) -> None:
-        if self._reported_change or not (changed := _changed(self._files)):
-            return
-        self._reported_change = True
-        self._tell({"changed": changed[:20]})
 
     def _kill_all(self) -> None:
         for pid in self._children:

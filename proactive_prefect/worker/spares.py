@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from logging import Logger, LoggerAdapter
+from pathlib import Path
 from typing import Any
 
 from . import wire
@@ -72,10 +73,9 @@ class Spare:
 class Generation:
     """One forkserver and what was forked from it. Changed code makes a new generation; the old one's runs finish."""
 
-    def __init__(self, preload: Sequence[str], env: Mapping[str, str], on_change: Callable[[list[str]], None]) -> None:
+    def __init__(self, preload: Sequence[str], env: Mapping[str, str]) -> None:
         self._preload = preload
         self._env = env
-        self._on_change = on_change
         self._by_number: dict[int, Spare] = {}
         self._by_pid: dict[int, Spare] = {}
         self._counter = 0
@@ -83,6 +83,7 @@ class Generation:
         self.idle: deque[Spare] = deque()
         self.failed: dict[str, str] = {}
         self.retired = False
+        self._files: dict[str, float] = {}
 
     async def start(self) -> None:
         """Start the forkserver and wait until it has imported everything. Raises RuntimeError if it does not start."""
@@ -127,8 +128,8 @@ class Generation:
                     self.idle.remove(child)
                 child._note_ended(message["status"])
             self._close_if_done()
-        elif "changed" in message:
-            self._on_change(message["changed"])
+        elif "files" in message:
+            self._files.update(message["files"])
 
     def _note_gone(self) -> None:
         """The forkserver died: so did its children, by the parent-death signal."""
@@ -143,6 +144,17 @@ class Generation:
         self._gone.set()
         if not self._ready.done():
             self._ready.set_exception(RuntimeError("the forkserver ended while it was starting"))
+
+    def changed(self) -> list[str]:
+        """The files that the forkserver has imported and that are not what they were."""
+
+        def is_changed(name: str, before: float) -> bool:
+            try:
+                return Path(name).stat().st_mtime != before
+            except OSError:
+                return True
+
+        return [name for name, before in self._files.items() if is_changed(name, before)]
 
     async def fork(self) -> Spare:
         """Fork one spare and wait until it is ready for a run. Raises ChildProcessError if it ends before that."""
@@ -213,16 +225,33 @@ class Spares:
         """Have the first spares ready."""
         await self.renew()
 
-    async def renew(self, changed: Sequence[str] = ()) -> None:
+    async def watch(self) -> None:
+        """Look every other second whether code changed, so that the next run seldom waits for the renewal."""
+        while True:
+            await asyncio.sleep(2)
+            await self._current()
+
+    async def _current(self) -> Generation:
+        """The forkserver to fork from, with the code as it is on disk now."""
+        generation = self._generation
+        if generation is None or generation.retired or generation.changed():
+            await self.renew()
+            return await self._current()
+        return generation
+
+    async def renew(self) -> None:
         """Import everything anew in a new forkserver, fork from that one from now on; running ones finish."""
+        former = self._generation
         async with self._renewing:
-            if changed:
+            if self._generation is not former:
+                return  # somebody else did, meanwhile
+            if former is not None and (changed := former.changed()):
                 self._logger.info("Code changed (%s): new runs get it", ", ".join(changed[:3]))
-            fresh = Generation(self._preload, self._env, lambda names: self._spawn(self.renew(names)))
+            fresh = Generation(self._preload, self._env)
             await fresh.start()
             for name, why in fresh.failed.items():
                 self._logger.warning("Could not preload %s: %s", name, why)
-            former, self._generation = self._generation, fresh
+            self._generation = fresh
             if former is not None:
                 former.retire()
                 self._old = [each for each in [*self._old, former] if not each._gone.is_set()]
@@ -253,10 +282,7 @@ class Spares:
     async def take(self) -> Spare:
         """A ready spare; it is replaced behind the caller. Forks one if none is idle."""
         for _ in range(3):
-            generation = self._generation
-            if generation is None or generation.retired:
-                await self.renew()
-                continue
+            generation = await self._current()
             while generation.idle:
                 spare = generation.idle.popleft()
                 if spare.alive:

@@ -113,6 +113,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             group.create_task(self._keep_in_touch())
             group.create_task(self._listen())
             group.create_task(self._watch())
+            group.create_task(self._spares.watch())
 
     async def _keep_in_touch(self) -> None:
         """Prefect's own signs of life of a worker, and news of its work pool."""
