@@ -124,17 +124,21 @@ async def _change(api: PrefectApi, change: Change, flow: str | None) -> None:
     """Change one deployment. Every write makes Prefect delete the runs it had made for the future, so these are made
     again at once, from before the first write on: the scheduler alone would lose what is due in between."""
     found, now = change.deployment, datetime.now(UTC)
-    since = now if change.moved or change.adopt else max(now - _CLOCKS_APART, _steady_since(change))
+    since = max(now - _CLOCKS_APART, _steady_since(change)) if change.steady else now
     if change.adopt:
         assert flow is not None  # apply_plan registers the flows of what is adopted
         await create_deployment(api, _adopted(change, flow))
     else:
-        # The schedule before the fields: a run that the scheduler had computed before is then told by its version.
+        fields = change.fields | ({"paused": False} if change.resume else {})
         if change.schedule and change.spec.schedule is None:
             await delete_schedule(api, found)
         elif change.schedule and change.spec.schedule is not None:
-            await put_schedule(api, found, change.spec.schedule.schedule, active=change.active)
-        fields = change.fields | ({"paused": False} if change.resume else {})
+            schedule, active = change.spec.schedule.schedule, change.active
+            if found.has_only_named_schedules:
+                # In one transaction with the fields: a crash leaves both as they were, or none.
+                fields |= {"schedules": [{"slug": SLUG, "schedule": schedule, "active": active}]}
+            else:
+                await put_schedule(api, found, schedule, active=active)
         if fields:
             await update_deployment(api, found.id, fields)
     if change.active and (change.resume or not found.paused):

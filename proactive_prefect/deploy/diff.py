@@ -60,6 +60,13 @@ class Change:
         before, after = self.deployment.schedule, self.spec.schedule
         return (before["schedule"] if before else None) != (after.schedule if after else None)
 
+    @property
+    def steady(self) -> bool:
+        """The rule's occurrences run before and after, at the same times, from the same schedule."""
+        before = self.deployment.schedule
+        running = before is not None and before["active"] and not self.deployment.paused
+        return running and self.active and not self.moved and not self.adopt
+
 
 def compare(spec: DeploymentSpec, found: Deployment) -> Change | None:
     """What must change for `found` to be what `spec` says, or None.

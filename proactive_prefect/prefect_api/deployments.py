@@ -37,6 +37,8 @@ class DeployedRule:
     """An operator paused the deployment, or its schedule, in Prefect."""
     active: bool
     """Its occurrences run: it is enabled and not paused."""
+    work_pool: str | None
+    """Where its runs go; None if the pool was deleted."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,16 @@ class Deployment:
     def schedule(self) -> dict[str, Any] | None:
         """The rule's schedule: `id`, `schedule`, `active`, `updated`; None where there is none."""
         return next((found for found in self.data["schedules"] if found["slug"] == SLUG), None)
+
+    @property
+    def has_only_named_schedules(self) -> bool:
+        """Whether a PATCH of the deployment may carry schedules: it changes those it names, and leaves the others.
+
+        Prefect replaces all schedules by those of the PATCH as soon as one of them has no slug, as those that are made
+        in its UI.
+        """
+        schedules = self.data["schedules"]
+        return bool(schedules) and all(found["slug"] is not None for found in schedules)
 
     @property
     def snapshot(self) -> dict[str, Any] | None:
@@ -135,7 +147,11 @@ async def deployed_rules(
         except ValidationError:
             continue
         paused = found.paused or (rule.enabled and found.schedule is not None and not found.schedule["active"])
-        rules.append(DeployedRule(found.id, rule, found.project, paused, rule.enabled and not paused))
+        rules.append(
+            DeployedRule(
+                found.id, rule, found.project, paused, rule.enabled and not paused, found.data["work_pool_name"]
+            )
+        )
     return rules
 
 
@@ -153,7 +169,10 @@ async def create_deployment(api: PrefectApi, body: dict[str, Any]) -> str:
 
 
 async def update_deployment(api: PrefectApi, deployment_id: str, fields: dict[str, Any]) -> None:
-    """Change these fields only. Prefect then deletes the runs it had made for the future: `make_runs` again."""
+    """Change these fields only; `schedules` as `has_only_named_schedules` allows.
+
+    Prefect then deletes the runs that it had made for the future: `make_runs` again.
+    """
     await api.patch(f"/deployments/{deployment_id}", fields)
 
 

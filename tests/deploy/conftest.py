@@ -35,6 +35,11 @@ def heartbeat(rule_id: str, every: str = "1h", **keys: Any) -> dict[str, Any]:
     return {"kind": "heartbeat", "id": rule_id, "every": every, **keys}
 
 
+def specs_of(*rules: dict[str, Any], **table: Any) -> tuple[DeploymentSpec, ...]:
+    """The rules compiled, as those of the project "p"."""
+    return compile_rules(rulebook(*rules, **table), Project("p", ROOT, "pool"))
+
+
 @dataclass
 class Workshop:
     """A project on the test's server. `writes` lists every request since the last `forget` that is not a read."""
