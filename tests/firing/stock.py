@@ -1,4 +1,4 @@
-"""A project whose rules run on Prefect's own process worker: what any user of Prefect has."""
+"""A project whose rules run as on any user's Prefect: by its own process worker, or by its engine in this process."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import psutil
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Scheduled
+from prefect.exceptions import Abort, Pause
+from prefect.flow_engine import run_flow_async
 
 from proactive_prefect.deploy.apply import apply_plan
 from proactive_prefect.deploy.compile import Project, compile_rules
@@ -55,6 +57,10 @@ def quiet(ctx):
     return None
 
 
+async def quiet_async(ctx):
+    note(f"quiet-{ctx.rule_id}")
+
+
 async def say_async(ctx):
     note(f"said-{ctx.rule_id}")
     return "well"
@@ -85,6 +91,12 @@ async def hang_async(ctx):
 def work(ctx):
     note(f"began-{ctx.run_id}")
     time.sleep(float(ctx.config.get("seconds", 3)))
+    note(f"ended-{ctx.run_id}")
+
+
+async def work_async(ctx):
+    note(f"began-{ctx.run_id}")
+    await asyncio.sleep(float(ctx.config.get("seconds", 3)))
     note(f"ended-{ctx.run_id}")
 
 
@@ -146,6 +158,21 @@ class StockProject:
     async def _runs(self, rule_id: str) -> list[dict[str, Any]]:
         body = {"deployments": {"id": {"any_": [str(self.ids[rule_id])]}}, "limit": 200}
         return list(await self.api.post("/flow_runs/filter", body))
+
+    async def execute(self, run: FlowRun) -> State[Any]:
+        """Run it here with Prefect's engine, as every worker does in a process of the run's own; gives its state."""
+        known = await self.api.get(f"/flows/{run.flow_id}")
+        flow = getattr(import_module(f"flows.{known['name']}"), known["name"])
+        with suppress(Pause, Abort):
+            await run_flow_async(flow, flow_run=run, parameters=run.parameters, return_type="state")
+        state = (await read_run(self.api, run.id)).state
+        assert state is not None
+        return state
+
+    async def fire(self, rule_id: str, **options: Any) -> tuple[FlowRun, State[Any]]:
+        """Run now, here, to the end."""
+        run = await self.trigger(rule_id, **options)
+        return run, await self.execute(run)
 
     async def reaches(self, run: FlowRun, *names: str, timeout: float = 90) -> State[Any]:
         """Wait until the run is in a state of one of these names."""
@@ -217,11 +244,16 @@ class Worker:
     log: Path
 
 
+def make_folder(folder: Path) -> None:
+    """A project's folder: the flows, and some actions."""
+    (folder / "flows").symlink_to(ROOT / "flows")
+    (folder / "stock_actions.py").write_text(ACTIONS)
+
+
 @contextmanager
 def process_worker(server: Server, folder: Path) -> Iterator[Worker]:
-    """Prefect's own process worker, in a folder with the flows and some actions."""
-    (folder / "flows").symlink_to(ROOT / "flows")
-    (folder / "actions.py").write_text(ACTIONS)
+    """Prefect's own process worker, in a project's folder."""
+    make_folder(folder)
     pool, log = f"stock-{uuid4().hex[:8]}", folder / "worker.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -249,21 +281,16 @@ def process_worker(server: Server, folder: Path) -> Iterator[Worker]:
 
 
 @asynccontextmanager
-async def stock_project(server: Server, worker: Worker) -> AsyncIterator[StockProject]:
-    """A project of the test's own on the worker; its deployments are gone afterwards."""
-    (worker.folder / "lines.txt").unlink(missing_ok=True)
+async def stock_project(server: Server, folder: Path, pool: str) -> AsyncIterator[StockProject]:
+    """A project of the test's own; its deployments are gone afterwards."""
+    (folder / "lines.txt").unlink(missing_ok=True)
     async with connect() as api:
-        stock = StockProject(api, server, worker.folder, Project(f"p-{uuid4().hex[:8]}", worker.folder, worker.pool))
+        stock = StockProject(api, server, folder, Project(f"p-{uuid4().hex[:8]}", folder, pool))
         try:
             yield stock
         finally:
             for rule_id in stock.ids.values():
                 await api.delete(f"/deployments/{rule_id}")
-
-
-def scheduled(at: datetime) -> State[Any]:
-    """A state that makes a run wait for `at`."""
-    return Scheduled(scheduled_time=at)
 
 
 def text_of(value: Any) -> str:
