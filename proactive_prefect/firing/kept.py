@@ -162,6 +162,12 @@ async def _end(process: Process, tasks: list[asyncio.Task[None]], said: list[str
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    # What nobody wanted to read any more is read, so that asyncio finds the pipes at their end, and closes them.
+    for pipe in (process.stdout, process.stderr):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SLACK):
+                while pipe is not None and await pipe.read(65536):
+                    pass
 
 
 def _verdict(said: list[str], program: str) -> Ended:

@@ -18,7 +18,7 @@ from ..errors import ActionError, SecretMissing
 from ..prefect_api import PrefectApi, Refused, connect
 from .masking import Masker
 
-_REFERENCE = re.compile(r"(?P<escape>\$)?\$\{(?P<kind>env|secret):(?P<name>[^}]*)\}")
+_REFERENCE = re.compile(r"(?P<escape>\$)?\$\{(?P<kind>env|secret):(?P<name>[^{}]*)\}")
 _NAMES = {"env": re.compile(r"[A-Za-z_]\w*"), "secret": re.compile(r"[a-z0-9][a-z0-9-]*")}
 
 
@@ -49,11 +49,6 @@ async def resolve(value: Any, *, masker: Masker | None = None, where: str = "", 
             if masker is not None:
                 masker.add(found)
     return _fill(value, lambda reference: known[reference])
-
-
-def escape(text: str) -> str:
-    """`text` so written that `resolve` gives back just that text."""
-    return re.sub(r"\$\{(env|secret):", r"$${\1:", text)
 
 
 def _named(value: Any, where: str) -> Iterator[tuple[str, str, str]]:
