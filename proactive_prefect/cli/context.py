@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..daemon.declared import Declared, find_config, off_notice, read_declared
-from ..daemon.upfile import read_up_file
-from ..errors import ConfigError, InputError, PrefectUnreachable, UnknownRule
+from ..daemon.declared import Declared, off_notice, read_declared
+from ..daemon.reach import connected, find_server
+from ..errors import ConfigError, InputError, UnknownRule
 from ..settings import Settings
 from .output import note
 
 if TYPE_CHECKING:
     from ..prefect_api.client import PrefectApi
     from ..prefect_api.deployments import DeployedRule
-
-_FIRST_ANSWER = 3.0  # seconds: a person waits, and a server that is up answers
 
 
 def declared_here(settings: Settings, file: str | None = None) -> Declared:
@@ -31,27 +27,11 @@ def declared_here(settings: Settings, file: str | None = None) -> Declared:
     return declared
 
 
-def find_server(settings: Settings) -> None:
-    """Point Prefect, before it is imported, at the server of the `up` that runs here; PREFECT_API_URL comes first."""
-    if not os.environ.get("PREFECT_API_URL") and (running := read_up_file(settings.home)) is not None:
-        os.environ["PREFECT_API_URL"] = running["prefect_api_url"]
-
-
-@contextlib.asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[PrefectApi]:
-    """Prefect's API, proved to answer. Raises PrefectUnreachable within seconds if it does not, or if none is named."""
+def server_settings() -> Settings:
+    """The settings, with Prefect pointed at the right server; to be called before anything imports Prefect."""
+    settings = Settings()
     find_server(settings)
-    from ..prefect_api.address import configured_api_url
-    from ..prefect_api.client import connect
-
-    hint = "`proactive up` starts a server; PREFECT_API_URL names another."
-    if configured_api_url() is None:
-        raise PrefectUnreachable("no Prefect server is running for this project", hint=hint)
-    async with connect(settings.model_copy(update={"api_patience": _FIRST_ANSWER})) as api:
-        if await api.client.api_healthcheck() is not None:
-            raise PrefectUnreachable(f"no answer from the Prefect API at {api.url}", hint=hint)
-    async with connect(settings) as api:
-        yield api
+    return settings
 
 
 def project_name(settings: Settings) -> str | None:
@@ -96,8 +76,8 @@ __all__ = [
     "declared_here",
     "deployed_here",
     "deployed_rule",
-    "find_config",
     "find_server",
     "project_name",
+    "server_settings",
     "unknown_rule",
 ]

@@ -149,10 +149,10 @@ def plan(*, json: Json = False) -> int:
 
 
 async def _plan(json: bool) -> int:
-    from ..settings import Settings
-    from .context import connected, declared_here
+    from .context import connected, declared_here, server_settings
 
-    settings = Settings()
+    settings = server_settings()  # before Prefect is imported
+
     declared = declared_here(settings)
     async with connected(settings) as api:
         found = await _make_plan(api, declared, settings)
@@ -176,11 +176,11 @@ def apply(*, json: Json = False) -> None:
 
 
 async def _apply(json: bool) -> None:
-    from ..deploy.apply import apply_plan
-    from ..settings import Settings
-    from .context import connected, declared_here
+    from .context import connected, declared_here, server_settings
 
-    settings = Settings()
+    settings = server_settings()  # before Prefect is imported
+    from ..deploy.apply import apply_plan
+
     declared = declared_here(settings)
     async with connected(settings) as api:
         found = await _make_plan(api, declared, settings)

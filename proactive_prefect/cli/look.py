@@ -28,12 +28,12 @@ def list_(*, json: Json = False) -> None:
 
 
 async def _list(json: bool) -> None:
+    from .context import connected, deployed_here, server_settings
+
+    settings = server_settings()  # before Prefect is imported
     from ..daemon.words import ran, when
     from ..prefect_api.history import last_runs
-    from ..settings import Settings
-    from .context import connected, deployed_here
 
-    settings = Settings()
     async with connected(settings) as api:
         found = await deployed_here(api, settings)
         last = await last_runs(api, [one.deployment_id for one in found])
@@ -67,20 +67,19 @@ def show(rule: str, /, *, json: Json = False) -> None:
 
 
 async def _show(rule_id: str, json: bool) -> None:
-    from ..daemon.words import instant, ran, timezone_of, when
-    from ..prefect_api.history import runs_of
-    from ..rules.timing import next_due
-    from ..settings import Settings
-    from .context import connected, deployed_rule
+    from .context import connected, deployed_rule, server_settings
 
-    settings = Settings()
+    settings = server_settings()  # before Prefect is imported
+    from ..daemon.words import instant, ran, timezone_of, when
+    from ..prefect_api.history import ENDED, LIVE, runs_of
+    from ..rules.timing import next_due
+
     async with connected(settings) as api:
         found = await deployed_rule(api, settings, rule_id)
-        runs = await runs_of(api, [found.deployment_id], limit=10)
+        past = await runs_of(api, [found.deployment_id], types=(*LIVE, *ENDED), limit=10)
     now = datetime.now(UTC)
     rule = found.rule
     fires = next_due(rule.timing, now, 5) if rule.timing and found.active else []
-    past = [run for run in runs if run["state_type"] != "SCHEDULED"]
     declared = rule.model_dump(mode="json", exclude_defaults=True, exclude={"id", "kind"})
     if json:
         as_json(
@@ -131,17 +130,16 @@ def runs(
 
 
 async def _runs(rule_id: str | None, limit: int, json: bool) -> None:
-    from ..daemon.words import distance, read_instant
-    from ..prefect_api.history import runs_of
-    from ..settings import Settings
-    from .context import connected, deployed_here, deployed_rule
+    from .context import connected, deployed_here, deployed_rule, server_settings
 
-    settings = Settings()
+    settings = server_settings()  # before Prefect is imported
+    from ..daemon.words import distance, read_instant
+    from ..prefect_api.history import ENDED, LIVE, runs_of
+
     async with connected(settings) as api:
         found = [await deployed_rule(api, settings, rule_id)] if rule_id else await deployed_here(api, settings)
-        types = ("PENDING", "RUNNING", "CANCELLING", "PAUSED", "COMPLETED", "FAILED", "CRASHED", "CANCELLED")
         ids = {one.deployment_id: one.rule.id for one in found}
-        runs = await runs_of(api, list(ids), types=types, limit=limit)
+        runs = await runs_of(api, list(ids), types=(*LIVE, *ENDED), limit=limit)
     if json:
         as_json([{"rule": ids[run["deployment_id"]], **(run_json(run) or {})} for run in runs])
         return

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from .output import Json
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+import cyclopts
+
+from .output import Json, as_json, line
 
 
 def up() -> None:
@@ -48,7 +54,7 @@ def gateway() -> None:
     serve(settings)
 
 
-def doctor(*, fix: bool = False, json: Json = False) -> int:
+def doctor(*, fix: Annotated[bool, cyclopts.Parameter(negative="")] = False, json: Json = False) -> int:
     """Check this installation and what it runs, and say what to do about each thing that is not right.
 
     Among others: versions that keep Prefect from firing, a scheduler that does not schedule (proved with a schedule
@@ -66,7 +72,25 @@ def doctor(*, fix: bool = False, json: Json = False) -> int:
     fix:
         Repair what can be repaired: leaked concurrency slots.
     """
-    return 0
+    return asyncio.run(_doctor(fix, json))
+
+
+async def _doctor(fix: bool, json: bool) -> int:
+    from .context import server_settings
+
+    settings = server_settings()  # before Prefect is imported
+    from ..daemon.doctor import examine
+
+    found = []
+    async for finding in examine(settings, fix=fix):
+        found.append(finding)
+        if not json:
+            line(f"{finding.level:<5} {finding.check:<10} {finding.text}")
+            if finding.todo:
+                line(f"{'':<16} -> {finding.todo}")
+    if json:
+        as_json([asdict(finding) for finding in found])
+    return 1 if any(finding.level == "FAIL" for finding in found) else 0
 
 
 def worker() -> None:

@@ -41,14 +41,14 @@ def trigger(
 
 
 async def _trigger(rule_id: str, payload: str | None, wait: bool, json: bool) -> int:
+    from .context import connected, deployed_rule, server_settings
+
+    settings = server_settings()  # before Prefect is imported
     from uuid import uuid4
 
     from ..prefect_api.links import run_url
     from ..prefect_api.runs import create_run
-    from ..settings import Settings
-    from .context import connected, deployed_rule
 
-    settings = Settings()
     async with connected(settings) as api:
         found = await deployed_rule(api, settings, rule_id)
         made = await create_run(api, found.deployment_id, idempotency_key=f"trigger {uuid4()}", payload=payload)
@@ -106,11 +106,11 @@ def resume(rule: str, /) -> None:
 
 
 async def _set_paused(rule_id: str, *, paused: bool) -> None:
-    from ..prefect_api.pausing import pause_rule, resume_rule
-    from ..settings import Settings
-    from .context import connected, deployed_rule
+    from .context import connected, deployed_rule, server_settings
 
-    settings = Settings()
+    settings = server_settings()  # before Prefect is imported
+    from ..prefect_api.pausing import pause_rule, resume_rule
+
     async with connected(settings) as api:
         found = await deployed_rule(api, settings, rule_id)
         if paused:
@@ -139,13 +139,13 @@ def cancel(run: str, /) -> None:
 
 
 async def _cancel(text: str) -> None:
+    from .context import connected, deployed_here, server_settings
+
+    settings = server_settings()  # before Prefect is imported
     from ..errors import InputError
     from ..prefect_api.history import runs_of
     from ..prefect_api.runs import cancel_run
-    from ..settings import Settings
-    from .context import connected, deployed_here
 
-    settings = Settings()
     async with connected(settings) as api:
         ids = [one.deployment_id for one in await deployed_here(api, settings)]
         live, due = await asyncio.gather(
