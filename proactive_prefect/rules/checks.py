@@ -16,6 +16,8 @@ from .source import Key
 from .timing import IntervalTiming
 from .words import Finding
 
+_CEL = "a CEL expression that gives true or false"
+
 
 def check_calls(rulebook: Rulebook, root: Path) -> list[Mistake]:
     """A mistake for each Python callable that the rules name and that `root` does not have. Imports their modules."""
@@ -39,19 +41,27 @@ def check_calls(rulebook: Rulebook, root: Path) -> list[Mistake]:
 
 def check_expressions(rule: Rule) -> Iterator[Finding]:
     """What only the engines that judge them can say about a rule's expressions."""
-    checks: list[tuple[Key, str | None, Callable[[str], None]]] = [
-        (("conditions", "custom"), rule.conditions.custom, check_custom),
-        (("conditions", "holidays"), rule.conditions.holidays, check_holidays),
+    checks: list[tuple[Key, str | None, Callable[[str], None], str]] = [
+        (("conditions", "custom"), rule.conditions.custom, check_custom, _CEL),
+        (
+            ("conditions", "holidays"),
+            rule.conditions.holidays,
+            check_holidays,
+            'a country or a part of it: "DE", "US-NY"',
+        ),
     ]
     if isinstance(rule, WebhookRule):
-        checks += [(("when",), rule.when, check_custom), (("template",), rule.template, _check_template)]
-    for key, text, check in checks:
+        checks += [
+            (("when",), rule.when, check_custom, _CEL),
+            (("template",), rule.template, _check_template, "a jinja template"),
+        ]
+    for key, text, check, form in checks:
         try:
             if text is not None:
                 check(text)
         except ValueError as problem:
             found, _, allowed = str(problem).partition("; allowed: ")
-            yield Finding(key, found, allowed)
+            yield Finding(key, found, allowed or form)
     if rule.action.type == "prompt" and rule.action.agent is None:
         yield Finding(("action", "agent"), "is missing", 'a callable, "module:function", here or as [proactive] agent')
 
@@ -60,10 +70,11 @@ def _check_template(text: str) -> None:
     try:
         Environment(autoescape=False).parse(text)  # noqa: S701 - only parsed here, and its output is no HTML
     except TemplateSyntaxError as problem:
-        raise ValueError(f"is not a template: line {problem.lineno}: {problem.message}; allowed: jinja") from None
+        raise ValueError(f"is not a template: line {problem.lineno}: {problem.message}") from None
 
 
 def check_interval(rule: Rule, project: ProjectTable) -> Iterator[Finding]:
+    """That no interval is shorter than the project allows."""
     timing = rule.timing
     if isinstance(timing, IntervalTiming) and timing.every < project.min_interval:
         least = format_duration(project.min_interval)

@@ -3,6 +3,9 @@
 The grammar is what Prefect's scheduler and croniter both read alike: numbers, names, ranges (also around the end of
 the week or the year), lists, steps, `L` for the last day of a month, `mon#1` for its first Monday and `L5` for its
 last Friday. Where both the day of the month and the day of the week are restricted, either is enough.
+
+Prefect carries its own copy of croniter 6.0, which is why ours is 6.0: later ones count some days that Prefect's does
+not. An expression that loses days in that copy is refused.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from croniter import CroniterBadDateError, croniter
 
@@ -99,6 +103,23 @@ def _check_fields(expression: str, fields: list[str]) -> None:
         ) from None
     except ValueError as problem:
         raise ValueError(f"{expression!r} cannot be read ({problem}); allowed: {ALLOWED}") from None
+    if any(_loses_days_of_march(fields, year) for year in (2027, 2028)):
+        raise ValueError(
+            f"{expression!r} would lose its first days of March: with 30 or 31 in a list of days, Prefect's scheduler "
+            "miscounts a February; allowed: days up to 29, or L for the last day"
+        )
+
+
+def _loses_days_of_march(fields: list[str], year: int) -> bool:
+    """Whether croniter, from `year`'s February, oversteps a day of March that the expression names."""
+    expression = f"0 0 {fields[2]} {fields[3]} *"
+    (_, _, days, months, _), _ = croniter.expand(expression)
+    if "*" in days or not {"*", 3} & set(months):
+        return False
+    walker = croniter(expression, datetime(year, 2, 20))  # noqa: DTZ001
+    last = datetime(year, 3, 4)  # noqa: DTZ001
+    seen = set(takewhile(lambda day: day < last, (walker.get_next(datetime) for _ in range(20))))
+    return any(datetime(year, 3, day) not in seen for day in days if day in (1, 2, 3))  # noqa: DTZ001
 
 
 def _part_is_valid(part: str, field: _Field) -> bool:

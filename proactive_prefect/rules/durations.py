@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _PART = r"(\d+(?:\.\d+)?)(ms|d|h|m|s)"
@@ -72,3 +72,14 @@ Durations = Annotated[
     PlainSerializer(_format_one_or_more, return_type=str | list[str]),
     WithJsonSchema({"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]}),
 ]
+
+
+def at_least(least: timedelta) -> AfterValidator:
+    """Refuses durations below `least`."""
+
+    def check(value: timedelta) -> timedelta:
+        if value < least:
+            raise ValueError(f'{format_duration(value)!r} is too short; allowed: "{format_duration(least)}" or more')
+        return value
+
+    return AfterValidator(check)

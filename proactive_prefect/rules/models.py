@@ -10,10 +10,10 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from .actions import Action, Call
-from .durations import Duration, format_duration
+from .durations import Duration, at_least, format_duration
 from .policies import Count, Flag, Instant, KeyMistake, Policies, Timezone
 from .timing import CRON_SPLAY_LIMIT, CronTiming, IntervalTiming, OnceTiming, Timing, check_cron, splay_offset
 
@@ -31,6 +31,8 @@ Slug = Annotated[
         description="Lower-case letters, digits, - and _; at most 64; unique over all kinds.",
     ),
 ]
+
+Interval = Annotated[Duration, at_least(timedelta(seconds=1))]
 
 
 def _checked_cron(expression: str) -> str:
@@ -104,9 +106,7 @@ class HeartbeatRule(RuleBase):
     """Wake up again and again, and speak only if there is something to say."""
 
     kind: Literal["heartbeat"] = "heartbeat"
-    every: Duration | None = Field(
-        default=None, ge=timedelta(seconds=1), description="Elapsed time, counted from the anchor."
-    )
+    every: Interval | None = Field(default=None, description="Elapsed time, counted from the anchor.")
     cron: Cron | None = None
     anchor: Instant = Field(default=ANCHOR, description="The instant that `every` counts from, in both directions.")
 
@@ -154,7 +154,7 @@ class SkillInterval(_Model):
     """A skill's interval schedule (ADR 023), counted from `start_at`."""
 
     type: Literal["interval"]
-    every: Duration = Field(ge=timedelta(seconds=1))
+    every: Interval
     start_at: Instant | None = None
 
 
@@ -253,14 +253,7 @@ class ProjectTable(_Model):
     max_rules: Count = Field(default=500, ge=1, le=100_000)
     max_rules_per_owner: Count | None = Field(default=None, ge=1, le=100_000)
     max_scheduled: Count = Field(default=20, ge=1, le=100_000, description="Skills, for each owner (ADR 023).")
-    min_interval: Duration = Field(default=timedelta(seconds=60), description="The floor is 1s.")
-
-    @field_validator("min_interval")
-    @classmethod
-    def _floor(cls, value: timedelta) -> timedelta:
-        if value < timedelta(seconds=1):
-            raise ValueError("below the floor; allowed: 1s or more")
-        return value
+    min_interval: Interval = Field(default=timedelta(seconds=60), description="The floor is 1s.")
 
 
 class Rulebook(_Model):

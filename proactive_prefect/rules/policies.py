@@ -14,12 +14,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     Strict,
     WithJsonSchema,
     field_validator,
 )
 
-from .durations import Duration, Durations
+from .durations import Duration, Durations, at_least
 
 Overlap = Literal["skip", "queue_one", "queue_all", "cancel_running", "allow"]
 OnMissed = Literal["ask", "run", "latest", "skip"]
@@ -43,6 +44,7 @@ def _known_timezone(name: str) -> str:
 Timezone = Annotated[str, AfterValidator(_known_timezone), Field(examples=["UTC", "America/New_York"])]
 ClockTime = Annotated[
     dt.time,
+    PlainSerializer(lambda time: time.strftime("%H:%M"), return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d$", "examples": ["09:00"]}),
 ]
 
@@ -132,10 +134,10 @@ class Notifications(_Part):
 
 
 class Policies(_Part):
-    """Every policy, with its default. The seeds' defaults: timeout 30 s, 2 retries (ADR 023)."""
+    """Every policy, with its default."""
 
-    timeout: Duration = Field(
-        default=timedelta(seconds=30), gt=timedelta(0), description="For one attempt of the action."
+    timeout: Annotated[Duration, at_least(timedelta(milliseconds=1))] = Field(
+        default=timedelta(seconds=30), description="For one attempt of the action."
     )
     retries: Count = Field(default=2, ge=0, le=100, description="Attempts after the first.")
     retry_delay: Durations = Field(

@@ -18,6 +18,7 @@ from .models import KINDS, RULE_MODELS, Kind, ProjectTable, Rule, Rulebook, Skil
 from .modules import import_module
 from .picobot import PICOBOT_KEYS, PicoBotTable, to_rule_keys
 from .policies import Policies
+from .salvage import present, without
 from .source import Key, Source, key_path, kind_of, load_source
 from .words import Finding, findings, known_keys, unknown
 
@@ -64,7 +65,7 @@ class _Reader:
     def read(self) -> Rulebook:
         data = self.source.data
         for name in data:
-            if name not in _TABLES:
+            if name not in _TABLES and name != "$schema":  # how a JSON file names its schema
                 self._add((name,), *unknown(name, _TABLES))
         project = ProjectTable.model_validate(self._sound(ProjectTable, "proactive"))
         entries = [*self._file_entries(), *self._picobot_entries(), *self._decorated_entries(project)]
@@ -137,21 +138,18 @@ class _Reader:
     def _rule(self, entry: Entry, defaults: Mapping[str, Any], project: ProjectTable) -> Rule | None:
         keys = self._complete(entry, defaults, project)
         wrong = self._refused(entry)
-        keys = {key: value for key, value in keys.items() if key not in wrong}
+        keys = without(keys, wrong, entry.kind)
         while True:
             rule, found = self._validate(entry.kind, keys, project)
-            for one in found:
-                if not one.key or one.key[0] not in wrong:
-                    self._add_to(entry, one, defaults)
-            more = {one.key[0] for one in found if one.key} - wrong
+            new = [one for one in found if not any(one.key[: len(key)] == key for key in wrong)]
+            for one in new:
+                self._add_to(entry, one, defaults)
+            more = {present(one.key, keys) for one in new} - {()}
             if rule is not None or not more:
-                return None if wrong or more else rule
+                return None if wrong or found else rule
             # Once more without what is wrong, for the mistakes that show only when the rest is right.
             wrong |= more
-            keys = {
-                **{key: value for key, value in keys.items() if key not in wrong},
-                **_stand_ins(entry.kind, keys, wrong),
-            }
+            keys = without(keys, more, entry.kind)
 
     def _validate(self, kind: Kind, keys: dict[str, Any], project: ProjectTable) -> tuple[Rule | None, list[Finding]]:
         model = RULE_MODELS[kind]
@@ -164,16 +162,16 @@ class _Reader:
             return None, found
         return rule, [*check_expressions(rule), *check_interval(rule, project)]
 
-    def _refused(self, entry: Entry) -> set[str | int]:
+    def _refused(self, entry: Entry) -> set[Key]:
         """Note the keys that are refused for a reason of their own, and give them."""
-        refused: set[str | int] = set()
+        refused: set[Key] = set()
         if "kind" in entry.keys:
             self._add_to(entry, Finding(("kind",), *unknown("kind", known_keys(RULE_MODELS[entry.kind]))))
-            refused.add("kind")
+            refused.add(("kind",))
         if entry.kind == "webhook" and "coalesce" in entry.keys:
             reason = "is not supported yet: its support comes with the durable inbox"
             self._add_to(entry, Finding(("coalesce",), reason, "a webhook without it"))
-            refused.add("coalesce")
+            refused.add(("coalesce",))
         return refused
 
     def _complete(self, entry: Entry, defaults: Mapping[str, Any], project: ProjectTable) -> dict[str, Any]:
@@ -259,22 +257,6 @@ class _Reader:
 def _renamed(key: Key, names: Mapping[str, str]) -> Key:
     first = key[0] if key else None
     return (names[first],) if isinstance(first, str) and first in names else key
-
-
-def _stand_ins(kind: Kind, keys: Mapping[str, Any], wrong: set[str | int]) -> dict[str, Any]:
-    """What takes the place of a required key that is wrong, so that the others can still be looked at."""
-    stand_ins = {
-        "id": "unnamed",
-        "action": {"type": "command", "argv": ["true"]},
-        "cron": "0 0 * * *",
-        "every": "10d",
-        "skill": "unnamed",
-        "schedule": {"type": "interval", "every": "10d"},
-    }
-    if wrong & {"skill", "skill_action"} and "action" not in keys:
-        wrong = {*wrong, "action"}
-    fields = RULE_MODELS[kind].model_fields
-    return {key: value for key, value in stand_ins.items() if key in wrong and key in fields}
 
 
 def _quota(name: str, limit: int) -> str:

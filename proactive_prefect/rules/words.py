@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from .durations import format_duration
 from .policies import KeyMistake, Policies
 from .source import Key, kind_of
 
@@ -194,11 +193,7 @@ def _described(field: FieldInfo | None) -> str:
 
 def _bound(ctx: dict[str, Any]) -> str:
     words = {"ge": "{} or more", "gt": "more than {}", "le": "up to {}", "lt": "less than {}"}
-    for name, text in words.items():
-        if name in ctx:
-            bound = ctx[name]
-            return text.format(f'"{format_duration(bound)}"' if isinstance(bound, timedelta) else bound)
-    return ""
+    return next(text.format(ctx[name]) for name, text in words.items() if name in ctx)
 
 
 def _quoted(options: Iterable[str]) -> str:

@@ -41,6 +41,8 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
     "tag:yaml.org,2002:float": lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
     "tag:yaml.org,2002:str": str,
 }
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_PLAIN = "text, numbers, true, false, lists and tables, without tags"
 
 
 def parse_yaml(text: str) -> tuple[Any, dict[Key, int], list[Mistake]]:
@@ -104,6 +106,8 @@ class _Builder:
         try:
             if isinstance(node, ScalarNode):
                 return self._scalar(node, key)
+            if node.tag not in _COLLECTIONS:
+                self._mistake(node, key, f"has the tag {node.tag!r}", _PLAIN)
             if isinstance(node, SequenceNode):
                 return [self.build(item, (*key, index)) for index, item in enumerate(node.value)]
             assert isinstance(node, MappingNode)  # YAML has no other node
@@ -130,12 +134,12 @@ class _Builder:
     def _scalar(self, node: ScalarNode, key: Key) -> Any:
         convert = _SCALARS.get(node.tag)
         if convert is None:
-            self._mistake(node, key, f"has the tag {node.tag!r}", "plain text, numbers, true, false, lists and tables")
+            self._mistake(node, key, f"has the tag {node.tag!r}", _PLAIN)
             return None
         try:
             return convert(node.value)
         except ValueError:
-            self._mistake(node, key, "is not what its tag says", "plain values without tags")
+            self._mistake(node, key, "is not what its tag says", _PLAIN)
             return None
 
     def _mistake(self, node: Node, key: Key, found: str, allowed: str) -> None:
