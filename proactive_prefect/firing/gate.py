@@ -248,8 +248,9 @@ def _late(
 
 
 def _occupying(occurrence: Occurrence, others: Sequence[RunFact], at: datetime) -> list[RunFact]:
-    """The runs of the rule that were at work at `at`, and had begun before this occurrence."""
-    return [run for run in others if _at_work(run, at) and _began_first(run, occurrence)]
+    """The runs of the rule that were at work at `at` and had begun before this occurrence, longest at work first."""
+    busy = [run for run in others if _at_work(run, at) and _began_first(run, occurrence)]
+    return sorted(busy, key=lambda run: (run.began, str(run.run_id)))
 
 
 def _queued(occurrence: Occurrence, others: Sequence[RunFact], at: datetime) -> RunFact | None:
