@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None,
         repr=False,
-        description="The ledger's database, as postgresql://user:password@host/name. Default: a file in PROACTIVE_HOME.",
+        description="The ledger's database, postgresql://user:password@host/name. Default: a file in PROACTIVE_HOME.",
     )
     event_retention: str = Field(
         default="30d",

@@ -1,0 +1,171 @@
+"""The account of occurrences: states are applied to it, in any order and any number of times, with the same result.
+
+Everything here runs in a session of `Ledger.write`, which takes the log's lock first: on both databases one writer of
+the account at a time, so what is read in a transaction is true until its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from .lifecycle import of_deletion, of_state, scheduled
+from .log import NewEvent, append, lock_log
+from .outcomes import RunRef, StateFact, join, join_deletion, judge, occurrence_key
+from .resolutions import resolution_of, resolve
+from .tables import OPEN, Occurrence, Run
+
+
+async def apply(session: AsyncSession, ref: RunRef, facts: Iterable[StateFact], *, log_since: datetime) -> Occurrence:
+    """Apply states of a run to the account, and log what they mean; what is known already changes nothing.
+
+    States from before `log_since` (the start of the log's retention) are applied, and not logged.
+    """
+    await lock_log(session)
+    occurrence, run = await _row(session, ref)
+    events: list[NewEvent | None] = [scheduled(ref)] if ref.created >= log_since else []
+    ordered = sorted(facts, key=lambda fact: (fact.at, fact.state_id))
+    for fact in ordered:
+        join(run, fact)
+        if fact.at >= log_since:
+            events.append(of_state(ref, fact))
+    await append(session, [event for event in events if event is not None])
+    for fact in ordered:
+        if fact.resolves is not None:
+            await resolve(
+                session,
+                occurrence,
+                fact.resolves,
+                by="prefect",
+                via="prefect",
+                at=fact.at,
+                run_id=ref.run_id,
+                log=fact.at >= log_since,
+            )
+    await settle(session, occurrence)
+    return occurrence
+
+
+async def apply_deletion(session: AsyncSession, run_id: str, at: datetime, *, log_since: datetime) -> None:
+    """Prefect has the run no more, as was noticed at `at`: a held one was so decided on."""
+    await lock_log(session)
+    run = await session.get(Run, run_id)
+    if run is None or run.deleted_at is not None or run.ended_at is not None:
+        return
+    join_deletion(run, at)
+    occurrence = await session.get_one(Occurrence, run.occurrence_id)
+    if run.held_at is not None and run.held_at == run.last_at:
+        await resolve(session, occurrence, "delete_missed", by="prefect", via="prefect", at=at, run_id=run_id)
+    verdict = judge([run])
+    event = of_deletion(ref_of(occurrence, run), verdict.outcome, verdict.reason, at)
+    if event is not None and at >= log_since:
+        await append(session, [event])
+    await settle(session, occurrence)
+
+
+async def expect(
+    session: AsyncSession,
+    *,
+    rule_id: str,
+    kind: str,
+    owner_id: str,
+    due: datetime,
+    cause: str = "schedule",
+    delivery_id: str | None = None,
+    origin_id: int | None = None,
+) -> Occurrence:
+    """The occurrence of the rule at `due`, or of that delivery; recorded as expected if it is not there yet."""
+    await lock_log(session)
+    key = occurrence_key(due, delivery_id)
+    found = await session.scalar(
+        select(Occurrence).where(col(Occurrence.rule_id) == rule_id, col(Occurrence.key) == key)
+    )
+    if found is None:
+        found = Occurrence(
+            rule_id=rule_id,
+            kind=kind,
+            owner_id=owner_id,
+            key=key,
+            due=due.astimezone(UTC),
+            cause=cause,
+            origin_id=origin_id,
+            recorded_at=datetime.now(UTC),
+        )
+        session.add(found)
+        await session.flush()
+    return found
+
+
+async def settle(session: AsyncSession, occurrence: Occurrence) -> None:
+    """Write down what became of the occurrence, from its runs and its resolution."""
+    assert occurrence.id is not None  # it comes from the database
+    runs = (await session.scalars(select(Run).where(col(Run.occurrence_id) == occurrence.id))).all()
+    verdict = judge(runs, await resolution_of(session, occurrence.id))
+    occurrence.outcome, occurrence.reason = verdict.outcome, verdict.reason
+    occurrence.running, occurrence.run_id = verdict.running, verdict.run_id
+    occurrence.started_at, occurrence.ended_at = verdict.started_at, verdict.ended_at
+    await session.flush()
+
+
+async def open_runs(session: AsyncSession) -> Sequence[Run]:
+    """The runs of all occurrences that something must still become of, and those that are at work."""
+    query = (
+        select(Run)
+        .join(Occurrence, col(Run.occurrence_id) == col(Occurrence.id))
+        .where(
+            col(Occurrence.outcome).in_(OPEN) | col(Occurrence.running),
+            col(Run.deleted_at).is_(None),
+        )
+    )
+    return (await session.scalars(query)).all()
+
+
+async def known_runs(session: AsyncSession, run_ids: Iterable[str]) -> dict[str, tuple[Run, Occurrence]]:
+    """The runs of these ids that the account has, with their occurrences."""
+    query = (
+        select(Run, Occurrence)
+        .join(Occurrence, col(Run.occurrence_id) == col(Occurrence.id))
+        .where(col(Run.run_id).in_(list(run_ids)))
+    )
+    return {run.run_id: (run, occurrence) for run, occurrence in (await session.execute(query)).tuples()}
+
+
+def ref_of(occurrence: Occurrence, run: Run) -> RunRef:
+    """What the account knows about which run this is."""
+    prefix, _, rest = occurrence.key.partition(":")
+    return RunRef(
+        run_id=run.run_id,
+        name=run.name,
+        deployment_id=run.deployment_id,
+        rule_id=occurrence.rule_id,
+        kind=occurrence.kind,
+        owner_id=occurrence.owner_id,
+        due=occurrence.due,
+        cause=occurrence.cause,
+        created=occurrence.recorded_at,
+        delivery_id=rest if prefix == "delivery" else None,
+    )
+
+
+async def _row(session: AsyncSession, ref: RunRef) -> tuple[Occurrence, Run]:
+    run = await session.get(Run, ref.run_id)
+    if run is not None:
+        return await session.get_one(Occurrence, run.occurrence_id), run
+    occurrence = await expect(
+        session,
+        rule_id=ref.rule_id,
+        kind=ref.kind,
+        owner_id=ref.owner_id,
+        due=ref.due,
+        cause=ref.cause,
+        delivery_id=ref.delivery_id,
+    )
+    assert occurrence.id is not None
+    run = Run(run_id=ref.run_id, occurrence_id=occurrence.id, name=ref.name, deployment_id=ref.deployment_id)
+    session.add(run)
+    await session.flush()
+    return occurrence, run
