@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,7 +36,6 @@ _SOON = timedelta(seconds=15)
 # How far this machine's clock may be ahead of the server's without a tick lost.
 _CLOCKS_APART = timedelta(seconds=10)
 _ROUNDS = 5
-_AT_ONCE = 4
 _FEW, _MANY = 5, 200
 
 
@@ -53,44 +52,27 @@ async def apply_plan(api: PrefectApi, plan: Plan, on_progress: Progress = lambda
         on_progress(f"pool {pool.name}")
     flows = {name: await flow_id(api, name) for name in {spec.flow_name for spec in _created(plan)}}
 
-    async def create(spec: DeploymentSpec) -> None:
-        deployment_id = await create_deployment(api, _body(spec, flows[spec.flow_name]))
-        now = datetime.now(UTC)
-        if spec.rule.enabled and spec.rule.timing and any(d < now + _SOON for d in next_due(spec.rule.timing, now, 1)):
-            await make_runs(api, deployment_id, now)
+    # One after another: the embedded database refuses a write that has read before another one came in between, so
+    # several at once take longer than in turn, and may never get through.
+    for spec in plan.added:
+        await _create(api, spec, flows[spec.flow_name])
         on_progress(f"added {spec.flow_name}/{spec.name}")
-
-    async def alter(change: Change) -> None:
+    for change in plan.changed:
         await _whole(_change(api, change, flows.get(change.spec.flow_name)))
         on_progress(f"changed {change.spec.flow_name}/{change.spec.name}")
-
-    await _each(create(spec) for spec in plan.added)
-    await _each(alter(change) for change in plan.changed)
     for found in plan.removed:
         await delete_deployment(api, found.id)
         on_progress(f"removed {found.flow_name}/{found.name}")
-    await _each(_settle(api, change) for change in plan.changed)
+    for change in plan.changed:
+        await _settle(api, change)
     await apply_alerts(api, plan.alerts, on_progress)
 
 
-async def _each(steps: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Take the steps, a few at a time, so that the calls of one step stay close together; stop at the first failure."""
-    turn = asyncio.Semaphore(_AT_ONCE)
-
-    async def take(step: Coroutine[Any, Any, None]) -> None:
-        async with turn:
-            await step
-
-    pending = list(steps)
-    try:
-        async with asyncio.TaskGroup() as group:
-            for step in pending:
-                group.create_task(take(step))
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None
-    finally:
-        for step in pending:
-            step.close()
+async def _create(api: PrefectApi, spec: DeploymentSpec, flow: str) -> None:
+    deployment_id = await create_deployment(api, _body(spec, flow))
+    now = datetime.now(UTC)
+    if spec.rule.enabled and spec.rule.timing and any(due < now + _SOON for due in next_due(spec.rule.timing, now, 1)):
+        await make_runs(api, deployment_id, now)
 
 
 async def _whole(step: Coroutine[Any, Any, None]) -> None:
