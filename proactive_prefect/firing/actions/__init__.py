@@ -55,7 +55,7 @@ async def _act(rule: RuleBase, ctx: Context, masker: Masker, logger: MaskedLogge
         case CommandAction():
             return await run_command(action, ctx, masker, logger)
         case HttpAction():
-            return await send_http(action, ctx, masker, limit)
+            return await send_http(action, masker)
         case DeploymentAction():
             return await run_deployment(action, ctx, masker, logger)
         case _:
