@@ -53,19 +53,16 @@ def name_of_end(status: int) -> str:
 
 
 class States:
-    """State changes of runs, as one worker process proposes them. `mark` is this process's signature in claims."""
+    """State changes of runs, as one worker process proposes them. Claims carry `signed`, which is no other's."""
 
-    def __init__(
-        self, client: PrefectClient, *, mark: str, worker_name: str, logger: Logger | LoggerAdapter[Any]
-    ) -> None:
+    def __init__(self, client: PrefectClient, *, signed: str, logger: Logger | LoggerAdapter[Any]) -> None:
         self._client = client
-        self._mark = mark
-        self._worker_name = worker_name
+        self._signed = signed
         self._logger = logger
 
     async def claim(self, flow_run: FlowRun) -> Claim:
         """Propose Pending: the one atomic step that decides which worker runs it. A lost claim is no error."""
-        pending: State[Any] = Pending(message=f"Claimed by worker {self._worker_name!r} [{self._mark}]")
+        pending: State[Any] = Pending(message=self._signed)
         answer = await self._client.set_flow_run_state(flow_run.id, pending)
         match answer.status:
             case SetStateStatus.ACCEPT:
@@ -89,7 +86,7 @@ class States:
             state = (await self._client.read_flow_run(flow_run_id)).state
         except ObjectNotFound:
             return False
-        return state is not None and state.type == StateType.PENDING and f"[{self._mark}]" in (state.message or "")
+        return state is not None and state.type == StateType.PENDING and state.message == self._signed
 
     async def settle(self, flow_run_id: UUID, state: State[Any], *, only_from: tuple[StateType, ...] = HELD) -> None:
         """Bring a run that nobody works on any more to `state`, unless it has left `only_from`; keeps trying."""

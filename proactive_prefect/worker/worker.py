@@ -22,9 +22,16 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import get_worker_logger
 from prefect.workers.base import BaseWorker
 
+from ..errors import PrefectError
+from ..firing.pregate import pregate
+from ..prefect_api import PrefectApi
+from ..prefect_api.deployments import TAG
+from ..rules.models import from_snapshot
 from ..settings import Settings
 from .attempt import Attempt
 from .job import ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult
+from .liveness import Liveness
+from .owners import Lock, Orphans, Owner
 from .seam import ControlChannel
 from .spares import Spares
 from .states import States
@@ -57,12 +64,13 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         self._queues: list[str] = sorted(options.get("work_queues") or [])
         self._at_most: int | None = options.get("limit")
         self._log = get_worker_logger(self)
-        self._mark = uuid4().hex[:12]
+        self._me = Owner(worker=self.name, host=socket.gethostname(), mark=uuid4().hex[:12])
+        self._lock = Lock(self._settings.home, self._me, work_pool_name)
         self._pool_name = work_pool_name
         self._attempts: dict[UUID, Attempt] = {}
         self._given_up: dict[UUID, float] = {}
         self._alarm = Alarm()
-        self._ears = Ears(heard=self._hear, reconnected=self._alarm_all, logger=self._log)
+        self._ears = Ears(heard=self._hear, reconnected=self._reconnected, logger=self._log)
         self._control = ControlChannel()
         self._looked_at = time.time()
         self._look_far = True
@@ -87,7 +95,10 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         `run_once`: run what is due now, wait for it, return.
         """
         async with self, self._control:
-            self._states = States(self.client, mark=self._mark, worker_name=self.name, logger=self._log)
+            self._lock.__enter__()
+            self._states = States(self.client, signed=self._me.claim(), logger=self._log)
+            orphans = Orphans(self.client, self._states, self._lock, self._me, self._pool_name)
+            self._liveness = Liveness(orphans, self._log)
             self._spares = Spares(
                 size=self._settings.worker_spares,
                 preload=[name.strip() for name in self._settings.worker_preload.split(",") if name.strip()],
@@ -106,6 +117,8 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 with anyio.CancelScope(shield=True):
                     await self._drain()
                     await self._spares.end()
+                if not self._attempts:
+                    self._lock.__exit__()  # else the file stays, for the next worker to settle what is left
         printer(f"Worker {self.name!r} stopped!")
 
     async def _serve(self) -> None:
@@ -114,6 +127,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             group.create_task(self._listen())
             group.create_task(self._watch())
             group.create_task(self._spares.watch())
+            group.create_task(self._liveness.watch(self._ears, self._held_here))
 
     async def _keep_in_touch(self) -> None:
         """Prefect's own signs of life of a worker, and news of its work pool."""
@@ -139,17 +153,23 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
 
     # -- looking for runs ------------------------------------------------------------------------------------------
 
+    def _reconnected(self) -> None:
+        self._liveness.resurvey()
+        self._alarm_all()
+
     def _alarm_all(self) -> None:
         self._look_far = True
         self._alarm.ring()
 
     def _hear(self, event: Event) -> None:
         kind = event.resource.get("prefect.state-type")
-        if kind is None:  # of a deployment, a queue, or the pool
+        if not event.resource.id.startswith("prefect.flow-run."):  # a deployment, a queue, or the pool changed
             self._alarm_all()
             return
         run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
         attempt = self._attempts.get(run_id)
+        if attempt is None:
+            self._liveness.hear(run_id, event)
         if kind == StateType.SCHEDULED and attempt is None:
             self._seeking.add(run_id)
             self._alarm.ring()
@@ -228,7 +248,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         flow_run = attempt.flow_run
         try:
             await self._claim_and_run(attempt)
-        except (httpx.HTTPError, ChildProcessError) as error:
+        except (httpx.HTTPError, PrefectError, ChildProcessError) as error:
             self._log.warning("Run %s was not started: %s", flow_run.id, error or type(error).__name__)
             self._alarm.set(flow_run.id, time.time() + 2 + _LEAD)
         except Exception as error:
@@ -240,12 +260,17 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 self._full = False
                 self._alarm.ring()  # its slot is free
 
+    def _held_here(self) -> list[FlowRun]:
+        return [attempt.flow_run for attempt in self._attempts.values() if attempt.spare is not None]
+
     def _is_limited(self) -> bool:
         return self.work_pool.concurrency_limit is not None
 
     async def _claim_and_run(self, attempt: Attempt) -> None:
         flow_run = attempt.flow_run
         async with self._starting:
+            if await self._is_settled(flow_run):
+                return
             reading = asyncio.ensure_future(self._deployments(flow_run.deployment_id))
             claim = await self._states.claim(flow_run)
             if not claim.won:
@@ -261,6 +286,17 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             spare = await self._spares.take()
         await self._run(attempt, spare, configuration, deployment)
 
+    async def _is_settled(self, flow_run: FlowRun) -> bool:
+        """Whether the gate has settled a rule's run: Skipped or Missed, so that it starts no process."""
+        snapshot = flow_run.parameters.get("rule")
+        if TAG not in flow_run.tags or not isinstance(snapshot, str):
+            return False  # not one of ours
+        try:
+            rule = from_snapshot(snapshot)
+        except ValueError:
+            return False  # the run itself says what is wrong with it
+        return await pregate(PrefectApi(self.client, self._settings), flow_run, rule)
+
     async def _run(
         self,
         attempt: Attempt,
@@ -275,7 +311,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             configuration,
             deployment,
             start_at=due.timestamp() if due else 0.0,
-            owner=f"{socket.gethostname()}:{self._mark}:{pid}",
+            owner=self._me.signature(pid),
         )
 
     async def run(

@@ -1,0 +1,71 @@
+"""Signs of life of the runs of this worker, and a look at those of others: what is dead is settled."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from logging import Logger, LoggerAdapter
+from typing import Any
+from uuid import UUID
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.events import Event, emit_event
+
+from .owners import Orphans
+from .states import HELD
+from .wake import Ears
+
+_LOOK_EVERY = 5.0  # seconds between two looks for dead workers: no request unless there may be one
+_SIGN_EVERY = 20.0  # seconds between two signs of life for a run
+_HEARTBEAT = "prefect.flow-run.heartbeat"
+
+
+def _give_sign(flow_run: FlowRun) -> None:
+    """Emit what Prefect's engine would from each run: zombie detection in automations builds on it."""
+    related = {"flow": flow_run.flow_id, "deployment": flow_run.deployment_id, "work-pool": flow_run.work_pool_id}
+    keys = [*((role, key) for role, key in related.items() if key), *(("tag", tag) for tag in flow_run.tags)]
+    emit_event(
+        _HEARTBEAT,
+        resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name},
+        related=[{"prefect.resource.id": f"prefect.{role}.{key}", "prefect.resource.role": role} for role, key in keys],
+    )
+
+
+class Liveness:
+    """Gives signs for the runs here, hears those of others."""
+
+    def __init__(self, orphans: Orphans, logger: Logger | LoggerAdapter[Any]) -> None:
+        self._orphans = orphans
+        self._logger = logger
+        self._survey = True
+
+    def hear(self, run_id: UUID, event: Event) -> None:
+        """Something happened to a run that is not here."""
+        if event.event == _HEARTBEAT or event.resource.get("prefect.state-type") in HELD:
+            self._orphans.sign(run_id)
+        else:
+            self._orphans.forget(run_id)
+
+    def resurvey(self) -> None:
+        """Events may have been missed: ask once which runs others hold."""
+        self._survey = True
+
+    async def watch(self, ears: Ears, held_here: Callable[[], list[FlowRun]]) -> None:
+        """Look and sign until cancelled. Only who hears the others may judge them by their silence."""
+        signed_at = time.monotonic()
+        while True:
+            try:
+                await self._orphans.settle_local()
+                if ears.connected:
+                    if self._survey:
+                        await self._orphans.survey()
+                        self._survey = False
+                    await self._orphans.settle_silent()
+            except Exception as error:
+                self._logger.warning("Could not settle the runs of a dead worker: %s", error or type(error).__name__)
+            if time.monotonic() - signed_at > _SIGN_EVERY:
+                signed_at = time.monotonic()
+                for flow_run in held_here():
+                    _give_sign(flow_run)
+            await asyncio.sleep(_LOOK_EVERY)

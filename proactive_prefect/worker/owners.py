@@ -1,0 +1,210 @@
+"""Whose a run is, and what becomes of the runs of a worker that died.
+
+A claimed run carries its owner's signature: first in the message of its Pending state, then in `infrastructure_pid`.
+A worker on the same machine is known to be dead when the lock on its file in `PROACTIVE_HOME/workers` is free: the
+kernel frees it with the process, however that ends. A worker elsewhere is taken for dead when neither its runs nor it
+have given a sign of life for most of a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+
+from .states import HELD, States
+
+SILENCE = 50.0  # seconds without a sign after which a run's worker on another machine is looked into
+_PAGE = 200
+_IN_PID = re.compile(r"^(?P<worker>.*)@(?P<host>[^@#]*)#(?P<mark>[0-9a-f]{12}):\d+$")
+_IN_MESSAGE = re.compile(r"'(?P<worker>.*)' on (?P<host>\S*) \[(?P<mark>[0-9a-f]{12})\]$")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One worker process: `mark` is its own, `worker` is the name that it shares with those before it."""
+
+    worker: str
+    host: str
+    mark: str
+
+    def signature(self, pid: int) -> str:
+        """For `infrastructure_pid`: this worker's process `pid`."""
+        return f"{self.worker}@{self.host}#{self.mark}:{pid}"
+
+    def claim(self) -> str:
+        """For the message of a claim."""
+        return f"Claimed by worker '{self.worker}' on {self.host} [{self.mark}]"
+
+
+def owner_of(flow_run: FlowRun) -> Owner | None:
+    """Who has signed for the run, if it was a worker of this type."""
+    message = (flow_run.state and flow_run.state.message) or ""
+    found = _IN_MESSAGE.search(message) or _IN_PID.match(flow_run.infrastructure_pid or "")
+    return Owner(**found.groupdict()) if found else None
+
+
+class Lock:
+    """The file that says that a worker process of this machine lives, locked for as long as it does."""
+
+    def __init__(self, home: Path, owner: Owner, pool: str) -> None:
+        self._folder = home / "workers"
+        self._path = self._folder / f"{owner.mark}.json"
+        self._facts = {"mark": owner.mark, "worker": owner.worker, "pool": pool, "pid": os.getpid()}
+
+    def __enter__(self) -> Lock:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        os.write(self._fd, json.dumps(self._facts).encode())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+    @contextlib.contextmanager
+    def dead(self, pool: str) -> Iterator[list[str]]:
+        """The marks of dead workers of `pool` on this machine; theirs to settle for nobody else while in here.
+
+        Their files are removed on leaving without an error.
+        """
+        taken: list[tuple[int, Path]] = []
+        try:
+            for path in self._folder.glob("*.json"):
+                if path != self._path and (fd := self._try(path, pool)) is not None:
+                    taken.append((fd, path))
+            yield [path.stem for _, path in taken]
+            for _, path in taken:
+                path.unlink(missing_ok=True)
+        finally:
+            for fd, _ in taken:
+                os.close(fd)
+
+    @staticmethod
+    def _try(path: Path, pool: str) -> int | None:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if json.loads(os.read(fd, 4096) or b"{}").get("pool") == pool:
+                return fd
+        except (BlockingIOError, ValueError):
+            pass
+        os.close(fd)
+        return None
+
+    def knows(self, mark: str) -> bool:
+        """Whether that worker is of this machine and this home: then its lock decides, and nothing else."""
+        return (self._folder / f"{mark}.json").exists()
+
+
+class Orphans:
+    """Finds and settles the runs of dead workers of one pool."""
+
+    def __init__(self, client: PrefectClient, states: States, lock: Lock, me: Owner, pool: str) -> None:
+        self._client = client
+        self._states = states
+        self._lock = lock
+        self._me = me
+        self._pool = pool
+        self._heard: dict[UUID, float] = {}  # runs of other workers, and when they last gave a sign
+
+    def sign(self, run_id: UUID) -> None:
+        """A run of another worker gave a sign of life."""
+        self._heard[run_id] = time.monotonic()
+
+    def forget(self, run_id: UUID) -> None:
+        """A run of another worker has ended, or is nobody's."""
+        self._heard.pop(run_id, None)
+
+    async def _held(self) -> list[FlowRun]:
+        found: list[FlowRun] = []
+        while True:
+            page = await self._client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(HELD)))),
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._pool])),
+                limit=_PAGE,
+                offset=len(found),
+            )
+            found += page
+            if len(page) < _PAGE:
+                return found
+
+    async def survey(self) -> None:
+        """Learn which runs other workers hold now: at the start, and when events may have been missed."""
+        known = {run.id for run in await self._held() if (owner := owner_of(run)) and owner.mark != self._me.mark}
+        for run_id in self._heard.keys() - known:
+            self.forget(run_id)
+        for run_id in known:
+            self.sign(run_id)
+
+    async def settle_local(self) -> None:
+        """Settle what dead workers of this machine held. Without such a worker, this asks the server nothing."""
+        with self._lock.dead(self._pool) as marks:
+            if not marks:
+                return
+            for run in await self._held():
+                owner = owner_of(run)
+                if owner is None or owner.mark not in marks:
+                    continue
+                if run.state_type == StateType.PENDING:
+                    await self._states.give_back(run, f"Given back: worker '{owner.worker}' died before it began.")
+                else:
+                    await self._settle(run, f"Worker '{owner.worker}' died, and the run's process with it.")
+
+    async def settle_silent(self) -> None:
+        """Settle what workers of other machines held that are gone without a sign."""
+        now = time.monotonic()
+        for run_id in [each for each, at in self._heard.items() if now - at > SILENCE]:
+            try:
+                run = await self._client.read_flow_run(run_id)
+            except ObjectNotFound:
+                self.forget(run_id)
+                continue
+            owner = owner_of(run)
+            if owner is None or run.state_type not in HELD or owner.mark == self._me.mark:
+                self.forget(run_id)
+            elif self._lock.knows(owner.mark) or await self._is_online(owner):
+                self.sign(run_id)
+            else:
+                # Pending runs too are not begun again: that its process is dead is only inferred.
+                why = f"Worker '{owner.worker}' on {owner.host} has given no sign of life for {SILENCE:g} s."
+                await self._settle(run, why)
+                self.forget(run_id)
+
+    async def _is_online(self, owner: Owner) -> bool:
+        """Whether the worker itself was heard of lately; one of our own name but another mark was before us."""
+        if owner.worker == self._me.worker:
+            return False
+        for worker in await self._client.read_workers_for_work_pool(self._pool):
+            if worker.name == owner.worker and worker.last_heartbeat_time is not None:
+                return (datetime.now(UTC) - worker.last_heartbeat_time).total_seconds() < SILENCE
+        return False
+
+    async def _settle(self, run: FlowRun, why: str) -> None:
+        if run.state_type == StateType.CANCELLING:
+            await self._states.cancelled(run.id, why)
+        else:
+            await self._states.crashed(run.id, why)

@@ -1,0 +1,87 @@
+"""A worker that dies takes its processes along, and its runs are settled: on restart, or by another worker."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+from prefect.client.schemas.actions import WorkPoolUpdate
+
+from proactive_prefect.worker.owners import Lock, Owner
+
+from ..support import wait_until
+from .conftest import Project, now
+
+
+def test_a_lock_tells_the_dead_from_the_living(tmp_path: Path) -> None:
+    """The runs of a worker are another's to settle only once its process is gone, and only for the same pool."""
+    mine, living, dead = (Owner("w", "h", f"{number:012x}") for number in range(3))
+    with Lock(tmp_path, mine, "pool") as lock, Lock(tmp_path, living, "pool"):
+        (tmp_path / "workers" / f"{dead.mark}.json").write_text('{"pool": "pool"}')
+        (tmp_path / "workers" / "ffffffffffff.json").write_text('{"pool": "another"}')
+        with lock.dead("pool") as marks:
+            assert marks == [dead.mark]
+        assert not lock.knows(dead.mark)
+        assert lock.knows("ffffffffffff")
+        with lock.dead("pool") as marks:
+            assert marks == []
+
+
+async def test_a_killed_worker_takes_its_processes_along_and_its_successor_settles_its_runs(project: Project) -> None:
+    """kill -9 of a worker: no process of its outlives it; the next worker marks its runs within ten seconds."""
+    worker = await project.worker()
+    run = await project.start("slow")
+    await project.wrote("child")
+    at = now() + timedelta(seconds=300)
+    later = await project.start("quick", at=at)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(30)
+    await wait_until(lambda: not project.processes(), what="no process is left")
+    assert (await project.client.read_flow_run(run.id)).state_name == "Running"
+    await project.worker()
+    crashed = await project.ended(run, "Crashed", timeout=20)
+    assert crashed.state is not None
+    assert "died" in (crashed.state.message or "")
+    assert (await project.client.read_flow_run(later.id)).state_name == "Scheduled"
+
+
+async def test_another_worker_settles_the_runs_of_a_silent_one(project: Project) -> None:
+    """A worker on another machine that is gone without a word: its runs are marked about a minute later."""
+    first = await project.worker(PROACTIVE_HOME=str(project.folder / "elsewhere"))
+    run = await project.start("slow")
+    await project.wrote("began")
+    second = await project.worker()
+    first.send_signal(signal.SIGKILL)
+    first.wait(30)
+    crashed = await project.ended(run, "Crashed", timeout=150)
+    assert crashed.state is not None
+    assert "no sign of life" in (crashed.state.message or "")
+    assert second.poll() is None
+
+
+async def test_two_workers_share_a_pool_and_each_run_runs_once(project: Project) -> None:
+    """Whoever claims a run first runs it; the other takes no notice."""
+    await asyncio.gather(project.worker(), project.worker())
+    runs = [await project.start("quick", word=f"n{number}.") for number in range(12)]
+    for run in runs:
+        await project.ended(run, "Completed")
+    assert sorted(line.word for line in project.lines()) == sorted(f"n{number}." for number in range(12))
+
+
+async def test_limits_and_pauses_hold(project: Project) -> None:
+    """A work pool's limit of one and a deployment's limit of one are kept; a paused pool starts nothing."""
+    await project.worker()
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(concurrency_limit=1))
+    first, second = [await project.start("slow", seconds=2, word=word) for word in ("one", "two")]
+    await project.ended(first, "Completed")
+    await project.ended(second, "Completed", timeout=90)
+    one, two = [next(line.at for line in project.lines(word)) for word in ("one", "two")]
+    assert abs(one - two) >= 2
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(concurrency_limit=None, is_paused=True))
+    held = await project.start("quick", word="held")
+    other = await project.start("quick", word="other")
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(is_paused=False))
+    await project.ended(held, "Completed", timeout=90)
+    await project.ended(other, "Completed", timeout=90)
