@@ -23,14 +23,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
-
-import cel
 
 from .models import RuleBase
 from .policies import ActiveHours
 from .timing import CronTiming
+
+if TYPE_CHECKING:
+    from cel import Program
 
 Cause = Literal["schedule", "manual", "webhook"]
 ConditionCode = Literal[
@@ -202,7 +203,9 @@ def why_false(expression: str, scope: Mapping[str, Any]) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _compile(expression: str) -> cel.Program:
+def _compile(expression: str) -> Program:
+    import cel  # here, because it brings a whole terminal with it, which few rules need
+
     return cel.compile(expression)
 
 
