@@ -34,6 +34,7 @@ SAME_FLOOR = {
     ("cli", "gateway"),
     ("daemon", "gateway"),
     ("cli", "sdk"),
+    ("sdk", "daemon"),  # where `up` left the address of its server
 }
 MAY_IMPORT_PREFECT = {"prefect_api", "worker", "firing"}
 

@@ -110,7 +110,7 @@ async def state(service: TheService) -> ProactiveState:
     api, now = service.looking, datetime.now(UTC)
     deployed = await deployed_rules(api)
     ids = [found.deployment_id for found in deployed]
-    pools = sorted({found.rule.work_pool or service.settings.work_pool for found in deployed})
+    pools = sorted({found.work_pool for found in deployed if found.work_pool is not None})
     server, last, open_now, counts = await asyncio.gather(
         _server(api), last_runs(api, ids), runs_of(api, ids, types=LIVE), count_states(api, ids, now - _DAY)
     )

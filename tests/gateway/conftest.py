@@ -152,6 +152,13 @@ def http(gateway: Gateway) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
+async def caller(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """A caller from outside, for tests with an event loop."""
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=90) as client:
+        yield client
+
+
+@pytest.fixture
 async def api(prefect_server: Server) -> AsyncIterator[PrefectApi]:
     """Prefect, to look at what became of a call."""
     async with connect() as open_api:
