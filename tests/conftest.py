@@ -44,6 +44,7 @@ def start_server(home: Path) -> tuple[Server, subprocess.Popen[bytes]]:
         "DO_NOT_TRACK": "1",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PYTHONTZPATH": "",  # as `proactive up` starts it: reading schedules is 17 times cheaper
     }
     log = home / "server.log"
     with log.open("wb") as out:

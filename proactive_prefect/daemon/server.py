@@ -33,6 +33,9 @@ _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    # Prefect lists all timezones for each schedule that it reads, twice: 6 ms from the system's folders, 0.3 ms from
+    # the tzdata package alone, which is used when there is no folder.
+    "PYTHONTZPATH": "",
 }
 # For everything below `up` that calls the embedded server: a busy answer (503, "database is locked") is no failure.
 CLIENT_DEFAULTS = {
