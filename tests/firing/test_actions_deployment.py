@@ -100,10 +100,12 @@ async def test_a_repeat_of_an_attempt_follows_the_run_that_is_there(target: Targ
     assert len(await find_runs(target.api, [target.deployment_id])) == 1
     later = asyncio.create_task(run(target.action(), run_id="same", attempt=2))
 
-    async def both() -> bool:
-        return len(await find_runs(target.api, [target.deployment_id])) == 2
+    async def both() -> list[FlowRun]:
+        runs = await find_runs(target.api, [target.deployment_id])
+        return runs if len(runs) == 2 else []
 
-    assert await wait_until(both, what="a run for the second attempt") is True
+    runs: list[FlowRun] = await wait_until(both, what="a run for the second attempt")
+    assert child.id in {run.id for run in runs}
     later.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await later

@@ -1,0 +1,1 @@
+"""The default rules and the actions they run."""
