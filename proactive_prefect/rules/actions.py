@@ -27,7 +27,7 @@ class PromptAction(_Action):
     """Give a prompt to an agent: a Python callable `agent(prompt, ctx)` that answers with text or a result."""
 
     type: Literal["prompt"] = "prompt"
-    prompt: str = Field(min_length=1, max_length=100_000)
+    prompt: str = Field(min_length=1, max_length=100_000, description="What the agent is asked.")
     agent: Call | None = Field(
         default=None, description="The agent callable; absent: `[proactive] agent`, the project's own."
     )
@@ -38,11 +38,13 @@ class HttpAction(_Action):
     """Send one HTTP request; 2xx is success, and redirects are not followed."""
 
     type: Literal["http"] = "http"
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] = Field(
+        default="GET", description="The HTTP method."
+    )
     url: str = Field(
         pattern=r"^(https?://|\$\{)", max_length=8192, description="Starts with https://, http:// or a ${…} reference."
     )
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict, description="Sent with the request.")
     # `json` is the key on the wire; pydantic's own method has that name.
     body: Any | None = Field(default=None, alias="json", description="Sent as a JSON body.")
 
@@ -53,7 +55,7 @@ class CommandAction(_Action):
     """Run a program, without a shell. Exit code 0 is success; its output is the message."""
 
     type: Literal["command"] = "command"
-    argv: list[str] = Field(min_length=1, max_length=1000)
+    argv: list[str] = Field(min_length=1, max_length=1000, description="The program and its arguments.")
     env: dict[str, str] = Field(default_factory=dict, description="Added to the run's environment.")
 
 
@@ -62,7 +64,7 @@ class DeploymentAction(_Action):
 
     type: Literal["deployment"] = "deployment"
     name: str = Field(pattern=r"^[^/]+/[^/]+$", description='"flow-name/deployment-name"')
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Of its flow.")
 
 
 Action = Annotated[

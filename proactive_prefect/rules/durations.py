@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_PART = r"(\d+(?:\.\d+)?)(ms|d|h|m|s)"
+_PART = r"([0-9]+(?:\.[0-9]+)?)(ms|d|h|m|s)"
 _WHOLE = re.compile(rf"(?:{_PART})+")
 _LONGEST = timedelta(days=3660)
 _TEXT = {"type": "string", "pattern": f"^({_PART})+$", "examples": ["90s", "5m", "1h30m", "2d"]}

@@ -70,16 +70,20 @@ class RuleBase(Policies):
     """What every rule has, besides its policies and its timing."""
 
     id: Slug
-    description: str = Field(default="", max_length=2000)
-    enabled: Flag = True
+    description: str = Field(default="", max_length=2000, description="What it is for; shown in Prefect.")
+    enabled: Flag = Field(default=True, description="false keeps it deployed and paused.")
     environment: str = Field(default="development", description="Default: `[proactive] environment`.")
     timezone: Timezone = Field(default="UTC", description="Default: `[proactive] timezone`.")
     action: Action
-    tags: list[str] = Field(default_factory=list)
-    owner: str = Field(default="local", min_length=1, max_length=200)
-    priority: Literal["low", "normal", "high"] = "normal"
+    tags: list[str] = Field(default_factory=list, description="Added to the tags of its deployment and its runs.")
+    owner: str = Field(
+        default="local", min_length=1, max_length=200, description="Whose rule it is; quotas count by it."
+    )
+    priority: Literal["low", "normal", "high"] = Field(
+        default="normal", description="Which of several due runs goes first."
+    )
     work_pool: str | None = Field(default=None, description="Default: PROACTIVE_WORK_POOL.")
-    job_variables: dict[str, Any] = Field(default_factory=dict)
+    job_variables: dict[str, Any] = Field(default_factory=dict, description="Of its work pool's job template.")
     session_hook: Call | None = Field(default=None, description="Default: `[proactive] session_hook`.")
 
     @model_validator(mode="after")
@@ -107,7 +111,7 @@ class HeartbeatRule(RuleBase):
 
     kind: Literal["heartbeat"] = "heartbeat"
     every: Interval | None = Field(default=None, description="Elapsed time, counted from the anchor.")
-    cron: Cron | None = None
+    cron: Cron | None = Field(default=None, description='Five fields, or "@daily" and kin, instead of `every`.')
     anchor: Instant = Field(default=ANCHOR, description="The instant that `every` counts from, in both directions.")
 
     @model_validator(mode="after")
@@ -147,32 +151,36 @@ class SkillCron(_Model):
 
     type: Literal["cron"]
     cron: Cron
-    timezone: Timezone | None = None
+    timezone: Timezone | None = Field(default=None, description="Default: the rule's timezone.")
 
 
 class SkillInterval(_Model):
     """A skill's interval schedule (ADR 023), counted from `start_at`."""
 
     type: Literal["interval"]
-    every: Interval
-    start_at: Instant | None = None
+    every: Interval = Field(description="Elapsed time, counted from `start_at`.")
+    start_at: Instant | None = Field(default=None, description="The first run; absent: counted from 2020-01-01.")
 
 
 class SkillOnce(_Model):
     """A skill that runs once (ADR 023)."""
 
     type: Literal["once"]
-    at: Instant
+    at: Instant = Field(description="When it runs.")
 
 
 class SkillRule(RuleBase):
     """Run a named skill on a schedule. `action` may be left out: then the skill registered under that name runs."""
 
     kind: Literal["skill"] = "skill"
-    skill: str = Field(min_length=1, max_length=200)
-    skill_action: str | None = Field(default=None, min_length=1, max_length=200)
+    skill: str = Field(min_length=1, max_length=200, description="The name of a registered skill.")
+    skill_action: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Which of the skill's actions, if it has several."
+    )
     # "schedule" of contracts.md; each form names its type.
-    schedule: Annotated[SkillCron | SkillInterval | SkillOnce, Field(discriminator="type")]
+    schedule: Annotated[SkillCron | SkillInterval | SkillOnce, Field(discriminator="type")] = Field(
+        description="When it runs: a table of type cron, interval or once."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -245,15 +253,17 @@ class ProjectTable(_Model):
         pattern=r"^[A-Za-z0-9][\w .-]{0,99}$",
         description="Names the project on a shared Prefect server. Default: the name of its folder.",
     )
-    timezone: Timezone = "UTC"
-    environment: str = "development"
+    timezone: Timezone = Field(default="UTC", description="Of rules that name none.")
+    environment: str = Field(default="development", description="Which environment this is, for conditions.")
     modules: list[str] = Field(default_factory=list, description="Imported to find decorated rules and skills.")
     agent: Call | None = Field(default=None, description="The agent of prompt actions that name none.")
     session_hook: Call | None = Field(default=None, description="Answers whether a session is active.")
-    max_rules: Count = Field(default=500, ge=1, le=100_000)
-    max_rules_per_owner: Count | None = Field(default=None, ge=1, le=100_000)
-    max_scheduled: Count = Field(default=20, ge=1, le=100_000, description="Skills, for each owner (ADR 023).")
-    min_interval: Interval = Field(default=timedelta(seconds=60), description="The floor is 1s.")
+    max_rules: Count = Field(default=500, ge=1, le=100_000, description="How many rules there may be.")
+    max_rules_per_owner: Count | None = Field(default=None, ge=1, le=100_000, description="How many, for each owner.")
+    max_scheduled: Count = Field(default=20, ge=1, le=100_000, description="How many scheduled skills, for each owner.")
+    min_interval: Interval = Field(
+        default=timedelta(seconds=60), description="The least interval of a rule; 1s at the lowest."
+    )
 
 
 class Rulebook(_Model):

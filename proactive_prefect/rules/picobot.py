@@ -23,7 +23,7 @@ class PicoBotPrompt(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=64, pattern=r"[A-Za-z0-9]", description="Becomes the rule's id.")
-    prompt: str = Field(min_length=1, max_length=100_000)
+    prompt: str = Field(min_length=1, max_length=100_000, description="What the agent is asked.")
     interval_secs: Count | None = Field(default=None, ge=1, le=315_360_000, description="Default: the table's.")
     cron: str | None = Field(
         default=None,
@@ -50,8 +50,10 @@ class PicoBotTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: Flag = Field(default=False, description="Absent means false, as in PicoBot.")
-    default_interval_secs: Count = Field(default=300, ge=1, le=315_360_000)
-    prompts: list[PicoBotPrompt] = Field(default_factory=list)
+    default_interval_secs: Count = Field(
+        default=300, ge=1, le=315_360_000, description="For prompts with neither interval_secs nor cron."
+    )
+    prompts: list[PicoBotPrompt] = Field(default_factory=list, description="Each becomes a heartbeat rule.")
 
 
 # How the keys of a rule are called in this form, for messages.

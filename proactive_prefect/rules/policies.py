@@ -84,8 +84,8 @@ class _Part(BaseModel):
 class ActiveHours(_Part):
     """From `start` (inclusive) to `end` (exclusive); over midnight where end is before start."""
 
-    start: ClockTime
-    end: ClockTime
+    start: ClockTime = Field(description="The first minute, local time.")
+    end: ClockTime = Field(description="The first minute that no longer counts, local time.")
     timezone: Timezone | None = Field(default=None, description="Default: the rule's timezone.")
 
     @field_validator("start", "end", mode="before")
@@ -102,13 +102,15 @@ class ActiveHours(_Part):
 class Conditions(_Part):
     """When a due rule may run; all that are given must hold, else the occurrence is skipped with the reason."""
 
-    active_hours: ActiveHours | None = None
-    days_of_week: list[Weekday] | None = Field(default=None, min_length=1)
-    environment: list[str] | None = Field(default=None, min_length=1)
+    active_hours: ActiveHours | None = Field(default=None, description="The hours of a day when it may run.")
+    days_of_week: list[Weekday] | None = Field(default=None, min_length=1, description="The days when it may run.")
+    environment: list[str] | None = Field(
+        default=None, min_length=1, description="The environments where it may run; the project says which this is."
+    )
     session_active: Flag | None = Field(
         default=None, description="Needs `[proactive] session_hook`, a callable that answers whether one is."
     )
-    exclude_dates: list[Day] | None = None
+    exclude_dates: list[Day] | None = Field(default=None, description="Days without a run, in the rule's timezone.")
     holidays: str | None = Field(
         default=None,
         pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$",
@@ -120,17 +122,21 @@ class Conditions(_Part):
 class Dst(_Part):
     """What happens to local times that a clock change removes (gap) or repeats (overlap)."""
 
-    gap: Literal["shift", "skip"] = "shift"
-    overlap: Literal["first", "both"] = "first"
+    gap: Literal["shift", "skip"] = Field(
+        default="shift", description="A local time that does not exist: moved by the gap's length, or left out."
+    )
+    overlap: Literal["first", "both"] = Field(
+        default="first", description="A local time that comes twice: due the first time, or both times."
+    )
 
 
 class Notifications(_Part):
     """Channels to tell, by outcome."""
 
-    on_success: list[str] = Field(default_factory=list)
-    on_failure: list[str] = Field(default_factory=list)
-    on_skip: list[str] = Field(default_factory=list)
-    on_missed: list[str] = Field(default_factory=list)
+    on_success: list[str] = Field(default_factory=list, description="When it has run and has something to say.")
+    on_failure: list[str] = Field(default_factory=list, description="When it has failed, timed out or crashed.")
+    on_skip: list[str] = Field(default_factory=list, description="When a due run was skipped.")
+    on_missed: list[str] = Field(default_factory=list, description="When a run was missed and waits for a decision.")
 
 
 class Policies(_Part):
