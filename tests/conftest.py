@@ -63,7 +63,11 @@ def start_server(home: Path) -> tuple[Server, subprocess.Popen[bytes]]:
         except httpx.HTTPError:
             return False
 
-    wait_until_sync(healthy, what=f"a Prefect server on port {port}", timeout=120)
+    try:
+        wait_until_sync(healthy, what=f"a Prefect server on port {port}", timeout=280)
+    except BaseException:
+        stop(process)
+        raise
     return Server(api_url, env, log), process
 
 
