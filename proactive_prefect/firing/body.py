@@ -35,7 +35,7 @@ from .gate import Hold, Occurrence, Run, Skip, decide
 from .outcome import completed, failed, leave_artifact, missed, skipped, timed_out
 from .results import Context, HeartbeatResult, Logger
 
-CANCEL_PATIENCE = 60.0  # seconds in which a cancelled run must have ended
+CANCEL_PATIENCE = 90.0  # seconds in which a cancelled run must have ended
 _CANCEL_LOOK = 0.5
 _LONGEST_DELAYS = 50  # Prefect takes no more, and uses the last for all further ones
 

@@ -137,21 +137,20 @@ def decide(rule: RuleBase, occurrence: Occurrence, facts: Facts) -> Decision:
         )
         if refused:
             return refused
-    # Approval is about the occurrence's start: what ran when it was due is long over.
-    if not facts.approved and (busy := _overlap(rule, occurrence, others, occurrence.due)):
-        return busy
-    if (
-        occurrence.cause == "schedule"
-        and not facts.approved
-        and (late := _late(rule, occurrence, others, start, facts))
-    ):
-        return late
-    if not by_person and (cooling := _cooldown(rule, others, start)):
-        return cooling
-    if busy := _overlap(rule, occurrence, others, start):
+    is_late = occurrence.cause == "schedule" and start > occurrence.due + rule.grace
+    if not facts.approved:
+        if is_late and (busy := _overlap(rule, occurrence, others, occurrence.due, occurrence.due)):
+            return busy
+        if is_late and (late := _late(rule, occurrence, others, start, facts)):
+            return late
+        if not by_person and (cooling := _cooldown(rule, others, start)):
+            return cooling
+    # What runs late by decision is not to blame for what ran while nobody looked; else all the time since due counts.
+    since = start if is_late else occurrence.due
+    if busy := _overlap(rule, occurrence, others, since, start):
         return busy
     if rule.on_overlap == "cancel_running":
-        return Run(cancel=tuple(run.run_id for run in _occupying(occurrence, others, start)))
+        return Run(cancel=tuple(run.run_id for run in _at_work(occurrence, others, start, start)))
     return Run()
 
 
@@ -200,20 +199,23 @@ def _cooldown(rule: RuleBase, others: Sequence[RunFact], at: datetime) -> Skip |
     return None
 
 
-def _overlap(rule: RuleBase, occurrence: Occurrence, others: Sequence[RunFact], at: datetime) -> Skip | None:
-    busy = _occupying(occurrence, others, at)
+def _overlap(
+    rule: RuleBase, occurrence: Occurrence, others: Sequence[RunFact], since: datetime, until: datetime
+) -> Skip | None:
+    """Whether an earlier run that was at work between `since` and `until` stands against this one."""
+    busy = _at_work(occurrence, others, since, until)
     if not busy:
         return None
     match rule.on_overlap:
         case "allow" | "queue_all":  # queue_all: Prefect's own queue lets one run in at a time
             return None
         case "skip":
-            return Skip("overlap", f"run {busy[0].run_id} of this rule had not ended at {_utc(at)}")
+            return Skip("overlap", f"run {busy[0].run_id} of this rule was at work {_span(busy[0])}")
         case "cancel_running":
             newer = [run for run in busy if run.due > occurrence.due]
-            return Skip("overlap", f"run {newer[0].run_id}, due later, was running") if newer else None
+            return Skip("overlap", f"run {newer[0].run_id}, due later, was at work already") if newer else None
         case "queue_one":
-            queued = _queued(occurrence, others, at)
+            queued = _queued(occurrence, others, since)
             return Skip("overlap", f"run {queued.run_id} of this rule was already waiting") if queued else None
         case _:
             assert_never(rule.on_overlap)
@@ -247,9 +249,9 @@ def _late(
             assert_never(rule.on_missed)
 
 
-def _occupying(occurrence: Occurrence, others: Sequence[RunFact], at: datetime) -> list[RunFact]:
-    """The runs of the rule that were at work at `at` and had begun before this occurrence, longest at work first."""
-    busy = [run for run in others if _at_work(run, at) and _began_first(run, occurrence)]
+def _at_work(occurrence: Occurrence, others: Sequence[RunFact], since: datetime, until: datetime) -> list[RunFact]:
+    """The runs at work between `since` and `until` that had begun before this occurrence, the first to begin first."""
+    busy = [run for run in others if _works(run, since, until) and _began_first(run, occurrence)]
     return sorted(busy, key=lambda run: (run.began, str(run.run_id)))
 
 
@@ -265,7 +267,7 @@ def _queued(occurrence: Occurrence, others: Sequence[RunFact], at: datetime) -> 
         if run.stage in ("held", "settled") or (run.due, str(run.run_id)) >= mine:
             continue
         place = _waiting_at(kept, run.due)
-        busy = any(_at_work(other, run.due) for other in others if other.run_id != run.run_id)
+        busy = any(_works(other, run.due, run.due) for other in others if other.run_id != run.run_id)
         if run.stage == "ran" or not (busy and place):
             kept.append(run)
     return _waiting_at(kept, at)
@@ -275,12 +277,12 @@ def _waiting_at(runs: Sequence[RunFact], at: datetime) -> RunFact | None:
     return next((run for run in runs if run.due <= at and (run.began is None or run.began > at)), None)
 
 
-def _at_work(run: RunFact, at: datetime) -> bool:
+def _works(run: RunFact, since: datetime, until: datetime) -> bool:
     return (
         run.stage in ("running", "ran")
         and run.began is not None
-        and run.began <= at
-        and (run.ended is None or at < run.ended)
+        and run.began <= until
+        and (run.ended is None or since < run.ended)
     )
 
 
@@ -294,6 +296,11 @@ def _began_first(run: RunFact, occurrence: Occurrence) -> bool:
     if occurrence.started is None:
         return True
     return (run.began, str(run.run_id)) < (occurrence.started, str(occurrence.run_id))
+
+
+def _span(run: RunFact) -> str:
+    assert run.began is not None  # only runs that have begun are at work
+    return f"since {_utc(run.began)}" if run.ended is None else f"from {_utc(run.began)} to {_utc(run.ended)}"
 
 
 def _utc(at: datetime) -> str:

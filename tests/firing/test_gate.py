@@ -129,6 +129,24 @@ def test_overlap_is_judged_at_the_due_time_even_if_the_earlier_run_has_ended_sin
     assert decide(rule(), occurrence(started=20), facts(JUST_ENDED)) == Run()
 
 
+def test_a_run_that_had_to_wait_meets_what_ran_while_it_waited() -> None:
+    """Three fired at once on a worker with room for two: the third starts when the first has ended, and is skipped."""
+    first = other("ran", due=0, began=2, ended=50, scheduled=False)
+    decision = decide(rule(), occurrence("manual", started=90), facts(first, now=90))
+    assert str(decision) == (
+        f"overlap: run {first.run_id} of this rule was at work from 2026-03-04 10:00:02 UTC to 2026-03-04 10:00:50 UTC"
+    )
+
+
+def test_what_runs_late_by_decision_meets_only_what_runs_then() -> None:
+    """on_missed = "run": an occurrence of hours ago is not skipped for a run that came and went since."""
+    since = other("ran", due=3000, began=3001, ended=3100)
+    late = occurrence(started=7200)
+    assert decide(rule(on_missed="run"), late, facts(since, now=7200)) == Run()
+    at_work = other("running", due=7100, began=7101)
+    assert code(decide(rule(on_missed="run"), late, facts(at_work, now=7200))) == "overlap"
+
+
 def test_a_run_that_began_later_or_did_nothing_stands_in_nobodys_way() -> None:
     """Later, skipped, held and waiting runs are no overlap."""
     for harmless in (

@@ -197,3 +197,21 @@ async def test_the_gate_asks_once_at_most_in_the_common_case(
     assert len(made) == requests, made
     assert facts.ran_before is None
     assert decide(rule, occurrence_of(run, rule), facts) == Run()
+
+
+async def test_of_several_missed_only_the_latest_runs(stock: StockProject) -> None:
+    """on_missed = "latest": the earlier ones are stale, in whatever order they come to the gate."""
+    await stock.apply(rarely("backup", on_missed="latest", on_overlap="allow"))
+    due = ago()
+    runs = [await stock.make_scheduled("backup", due - timedelta(hours=hours)) for hours in (1, 3, 2)]
+    states = [await stock.execute(run) for run in runs]
+    assert [state.name for state in states] == ["Quiet", "Skipped", "Skipped"]
+    assert all("runs instead" in str(state.message) for state in states[1:])
+
+
+async def test_a_run_that_its_policy_lets_run_late_runs(stock: StockProject) -> None:
+    """on_missed = "run": three hours late, it runs with its due time; "skip": it is stale."""
+    await stock.apply(rarely("always", on_missed="run"), rarely("never", on_missed="skip"))
+    states = [await stock.execute(await stock.make_scheduled(one, ago(hours=3))) for one in ("always", "never")]
+    assert [state.name for state in states] == ["Quiet", "Skipped"]
+    assert str(states[1].message).startswith("stale: due ")
