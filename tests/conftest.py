@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from proactive_prefect.lifeline import die_with_parent
+
 from .support import free_port, wait_until_sync
 
 
@@ -54,6 +56,7 @@ def start_server(home: Path) -> tuple[Server, subprocess.Popen[bytes]]:
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
 
     def healthy() -> bool:

@@ -15,6 +15,7 @@ PACKAGE = "proactive_prefect"
 FLOORS = {
     "settings": 0,
     "errors": 0,
+    "lifeline": 0,
     "rules": 1,
     "ledger": 2,
     "prefect_api": 2,
