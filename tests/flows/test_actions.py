@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -25,6 +26,7 @@ from proactive_prefect.prefect_api.runs import create_run, set_state
 from proactive_prefect.rules.actions import PythonAction
 from proactive_prefect.rules.models import Rulebook
 from proactive_prefect.rules.read import read_rules
+from proactive_prefect.rules.schema import json_schema
 
 from ..conftest import Server
 from ..firing.acting import run
@@ -75,6 +77,12 @@ def test_the_default_rules_name_their_schema() -> None:
     """The first line makes editors complete and check the file."""
     first = (ROOT / "deployments" / "proactive.toml").read_text().splitlines()[0]
     assert first == "#:schema ./proactive.schema.json"
+
+
+def test_the_schema_beside_the_default_rules_is_that_of_the_models() -> None:
+    """What editors check the file with is what `proactive schema` prints."""
+    kept = json.loads((ROOT / "deployments" / "proactive.schema.json").read_text())
+    assert kept == json_schema(), "write it anew: proactive schema > deployments/proactive.schema.json"
 
 
 def test_the_actions_are_imported_without_prefect() -> None:
