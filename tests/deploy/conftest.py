@@ -42,11 +42,12 @@ def specs_of(*rules: dict[str, Any], **table: Any) -> tuple[DeploymentSpec, ...]
 
 @dataclass
 class Workshop:
-    """A project on the test's server. `writes` lists every request since the last `forget` that is not a read."""
+    """A project on the test's server. `writes` and `reads` list every request made through `api`."""
 
     api: PrefectApi
     project: Project
     writes: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
 
     def specs(self, *rules: dict[str, Any], **table: Any) -> tuple[DeploymentSpec, ...]:
         return compile_rules(rulebook(*rules, **table), self.project)
@@ -76,8 +77,8 @@ async def workshop(prefect_server: Server, request: pytest.FixtureRequest) -> As
         shop = Workshop(api, Project(name, ROOT, f"pool-{name}"))
 
         async def note(request: Any) -> None:
-            if request.method != "GET" and not request.url.path.endswith(READS):
-                shop.writes.append(f"{request.method} {request.url.path}")
+            read = request.method == "GET" or request.url.path.endswith(READS)
+            (shop.reads if read else shop.writes).append(f"{request.method} {request.url.path}")
 
         api.client._client.event_hooks["request"].append(note)
         yield shop

@@ -65,7 +65,8 @@ async def test_an_edit_changes_in_place(workshop: Workshop) -> None:
     assert after.schedule["id"] == before.schedule["id"]
     assert after.data["work_queue_name"] == "low"
     assert after.fields()["concurrency_limit"] == 1
-    assert workshop.writes == [
+    # Each once; a call that the server was too busy for is made again.
+    assert list(dict.fromkeys(workshop.writes)) == [
         f"PATCH /api/deployments/{before.id}",
         f"POST /api/deployments/{before.id}/schedule",
     ]
@@ -169,6 +170,24 @@ async def test_a_schedule_that_an_operator_added_stays(workshop: Workshop) -> No
     await workshop.api.post(f"/deployments/{disk.id}/schedules", [{"schedule": {"cron": "0 0 * * *"}, "active": False}])
     await workshop.apply(heartbeat("disk", "3h"))
     assert len((await workshop.deployed("disk")).data["schedules"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_two_hundred_rules_are_read_back_in_a_few_calls(workshop: Workshop) -> None:
+    """200 rules are applied with a step of progress for each; the plan after that takes few requests, and no write."""
+    rules = [heartbeat(f"many-{number:03}", f"{5 + number % 55}m") for number in range(200)]
+    plan = await workshop.plan(*rules)
+    steps: list[str] = []
+    await apply_plan(workshop.api, plan, steps.append)
+    assert len(steps) == plan.writes == 201  # the work pool is one
+    workshop.writes.clear()
+    workshop.reads.clear()
+    again = await workshop.apply(*rules)
+    assert again.unchanged == 200
+    assert workshop.writes == []
+    assert len(dict.fromkeys(workshop.reads)) <= 5
+    assert len(workshop.reads) <= 12
 
 
 async def test_an_apply_that_broke_off_is_completed_by_the_next(workshop: Workshop) -> None:
