@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checks import check_calls
-    from .decorators import cron, heartbeat, skill, webhook
     from .models import (
         CronRule,
         HeartbeatRule,
@@ -50,22 +49,17 @@ __all__ = [
     "check_calls",
     "check_cron",
     "clock_changes",
-    "cron",
     "due_between",
     "from_snapshot",
-    "heartbeat",
     "json_schema",
     "next_due",
     "read_rules",
-    "skill",
     "to_snapshot",
-    "webhook",
 ]
 
 # Fetched when first used: reading a file needs engines for expressions that a decorated function does not.
 _PLACES = {
     "checks": ("check_calls",),
-    "decorators": ("cron", "heartbeat", "skill", "webhook"),
     "models": (
         "CronRule",
         "HeartbeatRule",

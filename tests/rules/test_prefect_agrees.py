@@ -14,6 +14,7 @@ from proactive_prefect.prefect_api.client import connect
 from proactive_prefect.rules import CronTiming, IntervalTiming, due_between
 from proactive_prefect.rules.models import CronRule, HeartbeatRule
 from proactive_prefect.rules.timing import Timing
+from proactive_prefect.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -38,7 +39,7 @@ CRONS = (
     "*/30 * * * *",
     "@daily",
 )
-INTERVALS = ("90m", "7h", "1d", "36h", "2d12h")
+INTERVALS = ("5h", "1d", "36h", "2d12h")
 
 
 def cron_rule(expression: str, timezone: str, **keys: Any) -> CronRule:
@@ -73,7 +74,7 @@ async def prefect_creates(timings: dict[str, Timing], since: datetime, until: da
     ]
     window = {"start_time": since.isoformat(), "end_time": (until - timedelta(seconds=1)).isoformat()}
     created: dict[str, list[datetime]] = defaultdict(list)
-    async with connect() as api:
+    async with connect(Settings(api_patience=240)) as api:
         flow = await api.post("/flows/", {"name": f"due-{uuid4().hex}"})
         deployment = await api.post(
             "/deployments/", {"name": "due", "flow_id": flow["id"], "paused": True, "schedules": schedules}
@@ -103,7 +104,7 @@ async def test_cron_times_around_a_clock_change_are_those_that_prefect_creates(c
 async def test_intervals_around_a_clock_change_are_those_that_prefect_creates(change: str) -> None:
     """An interval is elapsed time, in any timezone and over any change of its clock, also for days."""
     timezone, middle = CHANGES[change]
-    since, until = (datetime.fromisoformat(middle) + timedelta(days=days) for days in (-4, 4))
+    since, until = (datetime.fromisoformat(middle) + timedelta(days=days) for days in (-3, 3))
     timings = {every: heartbeat_rule(every, timezone).timing for every in INTERVALS}
     ours = {name: due_between(timing, since, until, 1000) for name, timing in timings.items()}
     assert ours == await prefect_creates(timings, since, until)
@@ -138,10 +139,10 @@ async def test_splays_are_part_of_what_prefect_schedules() -> None:
 async def test_each_form_of_cron_means_the_same_to_prefect() -> None:
     """Names, ranges, lists, steps, last days and nth weekdays: what `check` accepts, Prefect fires alike."""
     expressions = (
-        "0 9 * * MON-FRI",
-        "0 9 * * fri-sun",
-        "0 9 * * sat-mon",
-        "0 22-2/2 * * *",
+        "0 9 * JAN MON-FRI",
+        "0 9 * feb fri-sun",
+        "0 9 * 2 sat-mon",
+        "0 22-2/2 1 * *",
         "0 9 l * *",
         "0 9 * * mon#1",
         "0 9 * * L5",
@@ -149,12 +150,12 @@ async def test_each_form_of_cron_means_the_same_to_prefect() -> None:
         "0 9 1,11,21 * *",
         "0 0 1 jan-mar,dec *",
         "0 0 29 2 *",
-        "0 0 */2 * mon",
+        "0 0 */7 feb mon",
         "5/20 4 2-3 * *",
         "@weekly",
         "@monthly",
         "@yearly",
-        "0 9 * * 1-7/2",
+        "0 9 * 1 1-7/2",
     )
     since, until = datetime(2027, 12, 28, tzinfo=UTC), datetime(2028, 3, 3, tzinfo=UTC)
     timings = {expression: cron_rule(expression, "Europe/Berlin").timing for expression in expressions}
