@@ -136,10 +136,12 @@ def database_url(settings: Settings) -> URL:
 def _sqlite_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
     Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Writers of this process wait here for each other, for as long as it takes.
+    wait = {"timeout": _BUSY_SECONDS}
+    # What is written stays out of the texts of errors.
     writers = create_async_engine(
-        url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=1, max_overflow=0, pool_timeout=600
+        url, connect_args=wait, hide_parameters=True, pool_size=1, max_overflow=0, pool_timeout=600
     )
-    readers = create_async_engine(url, connect_args={"timeout": _BUSY_SECONDS}, pool_timeout=600)
+    readers = create_async_engine(url, connect_args=wait, hide_parameters=True, pool_timeout=600)
     for engine, begin, query_only in ((writers, "BEGIN IMMEDIATE", "OFF"), (readers, "BEGIN", "ON")):
         _prepare(engine, begin, query_only)
     return writers, readers
@@ -163,6 +165,7 @@ def _postgres_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
     # Connections that a restart of the server has broken are noticed before they are used.
     engine = create_async_engine(
         url,
+        hide_parameters=True,
         pool_pre_ping=True,
         pool_timeout=600,
         connect_args={"server_settings": {"application_name": "proactive-prefect", "timezone": "UTC"}},

@@ -106,6 +106,17 @@ async def read_events(
     return (await session.scalars(query)).all()
 
 
+async def read_events_of_run(session: AsyncSession, rule_id: str, run_ids: Sequence[str]) -> Sequence[Event]:
+    """The events about these runs of the rule, in order, at most the first 500."""
+    query = (
+        select(Event)
+        .where(col(Event.source_ref) == rule_id, col(Event.payload)["run_id"].as_string().in_(run_ids))
+        .order_by(col(Event.seq))
+        .limit(_PAGE)
+    )
+    return (await session.scalars(query)).all()
+
+
 async def follow(
     ledger: Ledger, since_seq: int, *, ended: Callable[[], bool] = lambda: False
 ) -> AsyncIterator[Sequence[Event]]:

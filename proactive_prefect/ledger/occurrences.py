@@ -26,8 +26,8 @@ async def apply(session: AsyncSession, ref: RunRef, facts: Iterable[StateFact], 
     States from before `log_since` (the start of the log's retention) are applied, and not logged.
     """
     await lock_log(session)
-    occurrence, run = await _row(session, ref)
-    events: list[NewEvent | None] = [scheduled(ref)] if ref.created >= log_since else []
+    occurrence, run, is_new = await _row(session, ref)
+    events: list[NewEvent | None] = [scheduled(ref)] if is_new and ref.created >= log_since else []
     ordered = sorted(facts, key=lambda fact: (fact.at, fact.state_id))
     for fact in ordered:
         join(run, fact)
@@ -151,10 +151,10 @@ def ref_of(occurrence: Occurrence, run: Run) -> RunRef:
     )
 
 
-async def _row(session: AsyncSession, ref: RunRef) -> tuple[Occurrence, Run]:
+async def _row(session: AsyncSession, ref: RunRef) -> tuple[Occurrence, Run, bool]:
     run = await session.get(Run, ref.run_id)
     if run is not None:
-        return await session.get_one(Occurrence, run.occurrence_id), run
+        return await session.get_one(Occurrence, run.occurrence_id), run, False
     occurrence = await expect(
         session,
         rule_id=ref.rule_id,
@@ -168,4 +168,4 @@ async def _row(session: AsyncSession, ref: RunRef) -> tuple[Occurrence, Run]:
     run = Run(run_id=ref.run_id, occurrence_id=occurrence.id, name=ref.name, deployment_id=ref.deployment_id)
     session.add(run)
     await session.flush()
-    return occurrence, run
+    return occurrence, run, True

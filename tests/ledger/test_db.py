@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,48 +18,22 @@ from proactive_prefect.ledger.log import append, read_events, read_head
 from proactive_prefect.settings import Settings
 
 from . import histories
-
-OPEN_AND_APPEND = """
-import asyncio, sys
-from proactive_prefect.ledger.db import open_ledger
-from proactive_prefect.ledger.log import append
-from proactive_prefect.settings import Settings
-from tests.ledger import histories
-
-async def main(name, count):
-    async with open_ledger(Settings()) as ledger:
-        for number in range(count):
-            async with ledger.write() as session:
-                await append(session, [histories.an_event(f"{name}-{number}")])
-
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
-"""
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The environment of another process that uses the same ledger."""
-    found = {**os.environ, "PROACTIVE_HOME": str(settings.home), "PYTHONPATH": str(Path(__file__).parents[2])}
-    return found | ({"PROACTIVE_DATABASE_URL": settings.database_url} if settings.database_url else {})
+from .writers import committed, start_writer
 
 
 def test_several_processes_start_on_a_database_that_is_not_there_yet(ledger_settings: Settings) -> None:
     """Whoever starts first makes the tables, the others wait; all of them can write, and the log has no gap."""
-    env = environment(ledger_settings)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPEN_AND_APPEND, f"process-{number}", "10"], env=env, stderr=subprocess.PIPE
-        )
-        for number in range(4)
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors.decode()[-2000:]
+    writers = [start_writer(ledger_settings, f"process-{number}", count=10) for number in range(8)]
+    for process, here in writers:
+        assert committed(here) == list(range(10))
+        process.join(60)
+        assert process.exitcode == 0
 
     async def logged() -> list[int]:
         async with open_ledger(ledger_settings) as ledger, ledger.read() as session:
             return [event.seq for event in await read_events(session)]
 
-    assert asyncio.run(logged()) == list(range(1, 41))
+    assert asyncio.run(logged()) == list(range(1, 8 * 10 + 11 + 1))
 
 
 async def test_the_migrations_make_the_tables_that_the_models_describe(ledger: Ledger) -> None:

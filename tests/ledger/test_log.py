@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 from proactive_prefect.ledger.db import Ledger, open_ledger
@@ -15,63 +11,32 @@ from proactive_prefect.ledger.log import append, follow, lock_log, mark_emitted,
 from proactive_prefect.settings import Settings
 
 from .histories import an_event
-from .test_db import environment
-
-# Two of every three events are facts that the other writer logs too; a line is printed after each commit.
-WRITE_FOR_EVER = """
-import asyncio, itertools, sys
-from proactive_prefect.ledger.db import open_ledger
-from proactive_prefect.ledger.log import append
-from proactive_prefect.settings import Settings
-from tests.ledger.histories import an_event
-
-async def main(name):
-    async with open_ledger(Settings()) as ledger:
-        for number in itertools.count():
-            keys = [f"shared-{number}", f"{name}-{number}", f"shared-{number + 1}"]
-            async with ledger.write() as session:
-                await append(session, [an_event(key) for key in keys])
-            print(number, flush=True)
-
-asyncio.run(main(sys.argv[1]))
-"""
+from .writers import committed, start_writer
 
 
 def test_writers_that_are_killed_leave_no_gap_and_no_double(ledger_settings: Settings) -> None:
     """kill -9 in the middle of writing, again and again, two at a time: what was committed is there, once, in order."""
-
-    async def prepare() -> None:
-        async with open_ledger(ledger_settings):
-            pass
-
-    asyncio.run(prepare())
-    env = environment(ledger_settings)
-    told: dict[str, int] = {}
-    for round_ in range(4):
-        names = [f"writer-{round_}-{one}" for one in range(2)]
-        processes = {
-            name: subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, name], env=env, stdout=subprocess.PIPE)
-            for name in names
-        }
-        for name, process in processes.items():
-            assert process.stdout is not None
-            for _ in range(5):
-                assert process.stdout.readline(), f"{name} ended by itself"
-        for name, process in processes.items():
-            os.kill(process.pid, signal.SIGKILL)
-            out, _ = process.communicate(timeout=60)
-            told[name] = int(out.split()[-1]) if out.split() else 4
+    told: dict[str, list[int]] = {}
+    for round_ in range(8):
+        writers = {f"writer-{round_}-{one}": start_writer(ledger_settings, f"writer-{round_}-{one}") for one in "ab"}
+        for name, (_, here) in writers.items():
+            told[name] = [here.recv() for _ in range(1 + round_)]
+        for name, (process, here) in writers.items():
+            process.kill()
+            process.join(60)
+            told[name] += committed(here)
     check = asyncio.run(_all(ledger_settings))
     assert [seq for seq, _ in check] == list(range(1, len(check) + 1))
     keys = [key for _, key in check]
     assert len(keys) == len(set(keys))
-    for name, last in told.items():
-        assert {f"{name}-{number}" for number in range(last + 1)} <= set(keys), f"{name} was told that it had committed"
+    for name, numbers in told.items():
+        assert {f"{name}-{number}" for number in numbers} <= set(keys), f"{name} was told that it had committed"
 
 
 async def _all(settings: Settings) -> list[tuple[int, str]]:
     async with open_ledger(settings) as ledger, ledger.read() as session:
-        assert (await read_head(session)).seq == len(events := await read_events(session, limit=1_000_000))
+        events = await read_events(session, limit=1_000_000)
+        assert (await read_head(session)).seq == len(events)
         return [(event.seq, event.key) for event in events]
 
 
