@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from datetime import timedelta
+from functools import cache
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
@@ -35,8 +36,14 @@ class KeyMistake(ValueError):
         self.key = key
 
 
+@cache
+def _timezones() -> frozenset[str]:
+    # Walks the whole timezone database: once is enough.
+    return frozenset(available_timezones())
+
+
 def _known_timezone(name: str) -> str:
-    if name not in available_timezones():
+    if name not in _timezones():
         raise ValueError(f'{name!r} is not a timezone; allowed: an IANA name such as "Europe/Berlin" or "UTC"')
     return name
 
