@@ -85,7 +85,12 @@ class _Answer:
         if len(self._rest) > LONGEST_ANSWER:
             raise ActionError(f"the answer is longer than {LONGEST_ANSWER // 1024 // 1024} MiB")
         for line in lines:
-            said = json.loads(line)
+            try:
+                said = json.loads(line)
+            except ValueError:
+                # A process that the function forked shares the channel, and two long lines can mix.
+                self._ctx.logger.warning("a line of the log was garbled")
+                continue
             if "log" in said:
                 self._ctx.logger.log(said["level"], "%s", said["log"])
             else:

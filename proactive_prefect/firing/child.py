@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import traceback
 from datetime import datetime
 from typing import Any, TextIO
@@ -19,6 +20,7 @@ from .load import describe, load_call
 from .results import Context, HeartbeatResult, to_result
 
 _LONGEST_RECORD = 8 * 1024
+_one_at_a_time = threading.Lock()  # the function may have threads that log while it returns
 
 
 def main() -> None:
@@ -78,8 +80,9 @@ class _ToParent(logging.Handler):
 
 def _say(channel: TextIO, message: dict[str, Any]) -> None:
     try:
-        channel.write(json.dumps(message) + "\n")
-        channel.flush()
+        with _one_at_a_time:
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
     except BrokenPipeError:  # nobody waits any more, and the end is near
         os._exit(1)
 

@@ -114,6 +114,24 @@ async def block(ctx: Context) -> None:
             continue
 
 
+async def spin(ctx: Context) -> None:
+    """Be busy for ever, without a pause for others."""
+    while True:
+        len(ctx.rule_id)
+
+
+def crowd(ctx: Context) -> str:
+    """Log from many threads at once, and leave them running."""
+
+    def chatter() -> None:
+        while True:
+            ctx.logger.info("x" * 5_000)
+
+    for _ in range(4):
+        threading.Thread(target=chatter).start()
+    return "done"
+
+
 def shout(ctx: Context) -> str:
     """Print a lot."""
     for line in range(ctx.config["lines"]):
@@ -123,7 +141,8 @@ def shout(ctx: Context) -> str:
 
 def ramble(ctx: Context) -> str:
     """Answer with more than anybody wants to read."""
-    return "x" * ctx.config["length"]
+    length: int = ctx.config["length"]
+    return "x" * length
 
 
 def spill(ctx: Context) -> HeartbeatResult:

@@ -196,6 +196,17 @@ async def test_an_async_function_that_blocks_is_interrupted_and_told_its_line(
     assert any("The event loop has stood still" in record.getMessage() for record in caplog.records)
 
 
+async def test_a_busy_async_function_is_interrupted_in_any_thread() -> None:
+    """Also where the event loop is not in the process's first thread, which gets no signals."""
+    with pytest.raises(ActionError, match=r"blocked the event loop for \d+ s at tests/firing/samples.py:"):
+        await asyncio.to_thread(asyncio.run, run(sample("spin"), timeout="500ms"))
+
+
+async def test_threads_that_a_function_leaves_neither_garble_its_answer_nor_outlive_it() -> None:
+    """A function that returns while its threads still log: its answer is read, and its process ends."""
+    assert (await run(sample("crowd"))).message == "done"
+
+
 _KILLED = """
 import asyncio
 from tests.firing.acting import run
