@@ -11,16 +11,21 @@ from fastapi import Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from ..ledger.db import open_ledger
+from ..ledger.feed import feed
 from ..prefect_api import connect
 from ..settings import Settings
-from . import health, hooks, state
+from . import health, hooks, state, why
 from .doors import Doors
 from .problems import Problem, answer_with_problems
 from .service import Service, operator
 
-# How long a webhook's caller waits while Prefect is busy or away, before a 503 asks it to come again.
-DELIVERY_PATIENCE = 45.0
+# How long a call waits while Prefect is busy or away, before a 503 asks it to come again. Longer than a burst of 200
+# takes on the embedded database of a busy machine; the run is made also for a caller who has given up waiting.
+DELIVERY_PATIENCE = 100.0
 LOOK_PATIENCE = 5.0
+# How long the ledger's feed has for its last write when the gateway ends.
+FEED_PATIENCE = 2.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -30,13 +35,23 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         delivery = settings.model_copy(update={"api_patience": min(settings.api_patience, DELIVERY_PATIENCE)})
         look = settings.model_copy(update={"api_patience": min(settings.api_patience, LOOK_PATIENCE)})
-        async with connect(delivery) as delivering, connect(look) as looking:
+        async with (
+            open_ledger(settings) as ledger,
+            connect(delivery) as delivering,
+            connect(look) as looking,
+            connect(settings) as feeding,
+        ):
             doors = Doors(looking, settings)
-            app.state.service = Service(settings, delivering, looking, doors)
+            app.state.service = Service(settings, delivering, looking, doors, ledger)
             watch = asyncio.create_task(doors.watch())
+            stop = asyncio.Event()
+            fed = asyncio.create_task(feed(feeding, ledger, stop, settings))
             try:
                 yield
             finally:
+                stop.set()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(fed, FEED_PATIENCE)
                 watch.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watch
@@ -53,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     answer_with_problems(app)
     app.include_router(hooks.router)
     app.include_router(state.router)
+    app.include_router(why.router)
     app.include_router(health.router)
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(operator)])

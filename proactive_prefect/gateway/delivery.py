@@ -22,7 +22,7 @@ from .service import Service
 
 log = logging.getLogger("proactive.gateway")
 
-DELIVERY_SECONDS = 55.0
+DELIVERY_SECONDS = 110.0
 
 
 @dataclass(frozen=True)

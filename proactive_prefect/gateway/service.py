@@ -12,6 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
+from ..ledger.db import Ledger
 from ..prefect_api import PrefectApi
 from ..settings import Settings
 from .doors import Doors
@@ -29,6 +30,7 @@ class Service:
     delivering: PrefectApi
     looking: PrefectApi
     doors: Doors
+    ledger: Ledger
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counters: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """By webhook: what became of its calls, since the start."""
