@@ -12,7 +12,7 @@ from typing import Any
 
 import cyclopts
 
-from . import declare, look, machine, operate
+from . import account, declare, look, machine, operate
 from .output import complain, hint_line
 
 _HELP = """Heartbeats, cron rules, scheduled skills and webhooks, declared in one file, run by Prefect.
@@ -51,6 +51,8 @@ _COMMANDS: tuple[tuple[cyclopts.Group, tuple[Callable[..., Any], ...]], ...] = (
             look.list_,
             look.show,
             look.runs,
+            account.why,
+            account.events,
             operate.trigger,
             operate.pause,
             operate.resume,

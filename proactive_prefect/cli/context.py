@@ -37,7 +37,7 @@ def server_settings() -> Settings:
 def project_name(settings: Settings) -> str | None:
     """The project whose rules are meant: that of the rules file here; None (all projects) without a readable one."""
     try:
-        return read_declared(settings).name
+        return declared_here(settings).name
     except (InputError, ConfigError):
         return None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from dataclasses import asdict
 from typing import Annotated
 
@@ -34,6 +36,9 @@ def up() -> None:
     if notice := off_notice(declared):
         report.say(notice, style="bold yellow")
     run_up(settings, declared, report)
+    # All is ended and written. The interpreter's own end, with Prefect imported, would take up to a second more.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def gateway() -> None:

@@ -21,7 +21,7 @@ from .work import WORKER_TYPE
 if TYPE_CHECKING:
     from ..prefect_api.client import PrefectApi
 
-_PATIENCE = 180.0
+_PATIENCE = 600.0
 _DIED_OFTEN = 2
 
 
@@ -33,7 +33,7 @@ class Part:
         self.child = Child(name, argv, env, settings.home / "logs" / f"{name}.log", say)
 
     async def wait_until(self, condition: Callable[[], Awaitable[bool]], otherwise: str) -> None:
-        """Wait for a condition. Raises PrefectError if the process keeps dying, or after three minutes."""
+        """Wait for a condition. Raises PrefectError if the process keeps dying, or after ten minutes."""
         deadline = time.monotonic() + _PATIENCE
         while not await condition():
             if self.child.restarts >= _DIED_OFTEN or time.monotonic() > deadline:

@@ -17,12 +17,13 @@ from ..settings import Settings
 
 # The type of the workers that are started here, and of work pools that are created.
 WORKER_TYPE: Literal["process", "proactive"] = "proactive"
+_LONGEST_START = 600.0  # of a server that `up` starts beside the worker
 
 
 def work(settings: Settings) -> None:
-    """Run a worker until SIGINT or SIGTERM. Raises PrefectUnreachable if no server answers within the patience set."""
+    """Run a worker until SIGINT or SIGTERM. Raises PrefectUnreachable if no server answers within ten minutes."""
     importlib.import_module("proactive_prefect.worker")  # seconds, in which the server may be starting too
-    _wait_for_server(os.environ.get("PREFECT_API_URL"), settings.api_patience)
+    _wait_for_server(os.environ.get("PREFECT_API_URL"), max(settings.api_patience, _LONGEST_START))
     name = os.environ.get("PROACTIVE_WORKER_NAME") or f"proactive on {socket.gethostname()}"
     sys.argv = ["prefect", "worker", "start", "--type", WORKER_TYPE, "--pool", settings.work_pool, "--name", name]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
