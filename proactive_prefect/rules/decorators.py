@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .models import Kind
+if TYPE_CHECKING:
+    from .models import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
 
