@@ -31,6 +31,8 @@ from .deploy.apply import apply_plan
 from .deploy.compile import Project, compile_rules
 from .deploy.plan import make_plan
 from .errors import InputError, PrefectUnreachable, UnknownRule
+from .ledger.db import open_ledger
+from .ledger.why import Why, why, with_states
 from .prefect_api import PrefectApi, connect
 from .prefect_api.address import configured_api_url, use_api_url
 from .prefect_api.deployments import DeployedRule, delete_deployment, deployed_rules
@@ -159,6 +161,14 @@ class AsyncProactive:
         """Drop a missed run: it ends as Cancelled. Raises InputError if it is not Missed."""
         return await delete_missed_run(await self._api(), run_id)
 
+    async def why(self, rule_id: str, at: datetime) -> Why:
+        """What became of the rule at that time, and why. Raises UnknownRule for an id that was never seen."""
+        if at.tzinfo is None:
+            raise InputError(f"{at.isoformat()} has no offset; allowed: an aware datetime")
+        async with open_ledger(self._settings) as ledger, ledger.read() as session:
+            answer = await why(session, rule_id, at, datetime.now(UTC))
+        return await with_states(await self._api(), answer)
+
     async def _api(self) -> PrefectApi:
         async with self._connecting:
             if self._connection is None:
@@ -241,6 +251,7 @@ class Proactive:
     approve = _waits(AsyncProactive.approve)
     reschedule = _waits(AsyncProactive.reschedule)
     delete_missed = _waits(AsyncProactive.delete_missed)
+    why = _waits(AsyncProactive.why)
 
     def __enter__(self) -> Self:
         return self

@@ -106,6 +106,14 @@ async def read_events(
     return (await session.scalars(query)).all()
 
 
+async def last_events(session: AsyncSession, count: int, *, rule_id: str | None = None) -> Sequence[Event]:
+    """The latest `count` events, in order; of one rule only, if given."""
+    query = select(Event).order_by(col(Event.seq).desc()).limit(count)
+    if rule_id is not None:
+        query = query.where(col(Event.source_ref) == rule_id)
+    return list(reversed((await session.scalars(query)).all()))
+
+
 async def read_events_of_run(session: AsyncSession, rule_id: str, run_ids: Sequence[str]) -> Sequence[Event]:
     """The events about these runs of the rule, in order, at most the first 500."""
     query = (

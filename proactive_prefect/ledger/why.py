@@ -11,7 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from ..errors import UnknownRule
+from ..errors import PrefectError, UnknownRule
+from ..prefect_api import PrefectApi
+from ..prefect_api.changes import state_history
+from ..prefect_api.links import run_url
 from ..rules.models import from_snapshot
 from ..rules.timing import Timing, due_between, next_due
 from .cursors import BEGAN, read_cursor
@@ -103,6 +106,19 @@ async def why(session: AsyncSession, rule_id: str, at: datetime, now: datetime) 
     # What was due by itself comes before what somebody started in the same minute.
     first = next((one for one in found if one.cause == "schedule"), found[0])
     return await _present(session, first, at, [one.due for one in found if one is not first])
+
+
+async def with_states(api: PrefectApi, answer: Why) -> Why:
+    """The answer with the run's states and address, as far as Prefect has them and answers."""
+    if answer.run is None:
+        return answer
+    try:
+        history = await state_history(api, answer.run.run_id)
+    except PrefectError:
+        history = []
+    states = [StateStep(at=one.at, type=one.type, name=one.name, message=one.message or None) for one in history]
+    run = answer.run.model_copy(update={"url": run_url(answer.run.run_id), "states": states})
+    return answer.model_copy(update={"run": run})
 
 
 async def _present(session: AsyncSession, occurrence: Occurrence, at: datetime, also: list[datetime]) -> Why:
