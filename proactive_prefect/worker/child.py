@@ -31,7 +31,7 @@ from prefect.logging.loggers import flow_run_logger
 from . import seam, wire
 
 
-def _know(client: Any, run_id: UUID, deployment: DeploymentResponse, owner: str) -> None:
+def _know(client: Any, flow_run: FlowRun, deployment: DeploymentResponse, owner: str) -> None:
     """Let `client` (async or sync) answer for the deployment itself, and sign the engine's own update of the run.
 
     The signature, in `infrastructure_pid`, tells any other worker whose run it is; added to the request that the
@@ -46,13 +46,35 @@ def _know(client: Any, run_id: UUID, deployment: DeploymentResponse, owner: str)
         return answer
 
     def update_signed(flow_run_id: UUID, **changes: Any) -> Any:
-        if flow_run_id == run_id:
+        if flow_run_id == flow_run.id:
             changes.setdefault("infrastructure_pid", owner)
         return update_flow_run(flow_run_id=flow_run_id, **changes)
 
     client.update_flow_run = update_signed
     if isinstance(client, PrefectClient):
         client.read_deployment = read_known_deployment  # type: ignore[method-assign]
+    _spare_first_reading(client, flow_run)
+
+
+def _spare_first_reading(client: Any, flow_run: FlowRun) -> None:
+    """Let `client` answer the engine's first reading of its run, right after it set it Running, from what it knows.
+
+    The engine keeps the state that the server gave it on this very object. Every later reading asks the server.
+    """
+    read_flow_run = client.read_flow_run
+    is_async = isinstance(client, PrefectClient)
+
+    def read_known_run(flow_run_id: UUID) -> Any:
+        if flow_run_id != flow_run.id or flow_run.state is None or not flow_run.state.is_running():
+            return read_flow_run(flow_run_id)
+        client.read_flow_run = read_flow_run
+        return _soon(flow_run) if is_async else flow_run
+
+    client.read_flow_run = read_known_run
+
+
+async def _soon(value: Any) -> Any:
+    return value
 
 
 class _Spare:
@@ -60,14 +82,22 @@ class _Spare:
 
     def __init__(self) -> None:
         seam.quieten_engine()
-        self.runner = asyncio.Runner()
-        self.runner.run(self._open())
         self.sync_client = SyncClientContext().__enter__().client
+        self.runner = asyncio.Runner()  # takes over this context, and so the client above
+        self.runner.run(self._open())
 
     async def _open(self) -> None:
         context = AsyncClientContext()
         await context.__aenter__()  # stays in the runner's context until the process ends
         self.client = context.client
+        # Where results go by default: asked here, while there is time, instead of twice before the first line.
+        storage = await self.client.read_server_default_result_storage()
+
+        async def known_storage() -> Any:
+            return storage
+
+        self.client.read_server_default_result_storage = known_storage  # type: ignore[method-assign]
+        self.sync_client.read_server_default_result_storage = lambda: storage  # type: ignore[method-assign]
 
     async def load(self, flow_run: FlowRun) -> Flow[..., Any]:
         flow: Flow[..., Any] = await load_flow_from_flow_run(flow_run=flow_run, use_placeholder_flow=False)
@@ -120,7 +150,7 @@ def _run(spare: _Spare, sock: socket.socket, order: wire.Message) -> None:
     flow_run = FlowRun.model_validate(order["flow_run"])
     deployment = DeploymentResponse.model_validate(order["deployment"])
     for client in (spare.client, spare.sync_client):
-        _know(client, flow_run.id, deployment, order["owner"])
+        _know(client, flow_run, deployment, order["owner"])
     with handle_engine_signals(flow_run.id):
         try:
             flow = spare.runner.run(spare.load(flow_run))

@@ -102,7 +102,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             self._spares = Spares(
                 size=self._settings.worker_spares,
                 preload=[name.strip() for name in self._settings.worker_preload.split(",") if name.strip()],
-                env={**os.environ, **ProactiveJobConfiguration._base_environment()},
+                env={**os.environ, **ProactiveJobConfiguration._base_environment(), **await self._asked_once()},
                 logger=self._log,
             )
             try:
@@ -120,6 +120,18 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 if not self._attempts:
                     self._lock.__exit__()  # else the file stays, for the next worker to settle what is left
         printer(f"Worker {self.name!r} stopped!")
+
+    async def _asked_once(self) -> dict[str, str]:
+        """Settings that spare each process of a run from asking the server what this one knows."""
+        known = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false"}  # done by this process
+        try:
+            await self.client.request("GET", "/csrf-token", params={"client": self._me.mark})
+        except httpx.HTTPStatusError as answer:
+            if answer.response.status_code == 422:  # the server does not use them
+                known["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
+        except httpx.HTTPError:
+            pass  # away: then each process asks for itself
+        return known
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -1,0 +1,104 @@
+"""Many short runs at once: runs a second and CPU seconds a run; beside it the rate of the bare state changes.
+
+The runs are made while the pool is paused; the clock runs from its release until the last one is Completed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.states import Completed, Pending, Running, Scheduled
+
+from tests.support import wait_until
+
+from .harness import FLOOR, OURS, PROCESS, Bench, bench, pool_of, used
+from .report import report
+
+_AT_ONCE = 16
+
+
+def main(quick: bool) -> None:
+    """Measure the bare rate and both workers, and report. The process worker gets a tenth: it is that much slower."""
+    asyncio.run(_measure(30 if quick else 200))
+
+
+async def _measure(count: int) -> None:
+    async with bench() as running:
+        await running.deploy(FLOOR)
+        floor = await _bare(running, count)
+        sides = {}
+        for side, runs in ((OURS, count), (PROCESS, max(6, count // 10))):
+            await running.work(side)
+            sides[side] = await _side(running, side, runs)
+    sides[FLOOR] = floor
+    ratios = {
+        PROCESS: sides[OURS]["rate"] / sides[PROCESS]["rate"],
+        f"{PROCESS}_cpu": sides[PROCESS]["cpu_per_run"] / sides[OURS]["cpu_per_run"],
+        FLOOR: sides[OURS]["rate"] / sides[FLOOR]["rate"],
+    }
+    report("throughput", runs=count, sides=sides, ratios=ratios)
+
+
+async def _create(running: Bench, side: str, count: int, **options: object) -> list[UUID]:
+    made = []
+    for number in range(count):
+        parameters = {"file": str(running.lines), "key": f"{side}{number}"}
+        run = await running.client.create_flow_run_from_deployment(
+            running.deployments[side][0], parameters=parameters, **options
+        )
+        made.append(run.id)
+    return made
+
+
+async def _side(running: Bench, side: str, count: int) -> dict[str, float]:
+    client, process = running.client, running.processes[side]
+    await client.update_work_pool(pool_of(side), WorkPoolUpdate(is_paused=True))
+    await _create(running, side, count)
+    before, server_before = used(process).cpu, used(running.server_process).cpu
+    await client.update_work_pool(pool_of(side), WorkPoolUpdate(is_paused=False))
+    began = time.perf_counter()
+    completed = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[running.deployments[side][0]]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
+    )
+
+    async def all_did() -> bool:
+        return len(running.seen()) >= 0 and (await client.count_flow_runs(flow_run_filter=completed)) >= count
+
+    await wait_until(all_did, what=f"{count} runs of {side}", timeout=60 + 15 * count, every=0.5)
+    took = time.perf_counter() - began
+    return {
+        "rate": count / took,
+        "cpu_per_run": (used(process).cpu - before) / count,
+        "server_cpu_per_run": (used(running.server_process).cpu - server_before) / count,
+    }
+
+
+async def _bare(running: Bench, count: int) -> dict[str, float]:
+    """Pending → Running → Completed for `count` runs, 16 at once, with nothing in them."""
+    far = Scheduled(scheduled_time=datetime(2090, 1, 1, tzinfo=UTC))
+    runs = await _create(running, FLOOR, count, state=far)
+    turn = asyncio.Semaphore(_AT_ONCE)
+    server_before = used(running.server_process).cpu
+
+    async def one(run_id: UUID) -> None:
+        async with turn:
+            await running.client.set_flow_run_state(run_id, Pending())
+            await running.client.set_flow_run_state(run_id, Running(), force=True)
+            await running.client.set_flow_run_state(run_id, Completed())
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one(run_id) for run_id in runs))
+    took = time.perf_counter() - began
+    return {"rate": count / took, "server_cpu_per_run": (used(running.server_process).cpu - server_before) / count}
