@@ -1,8 +1,8 @@
 """The gate: the one decision before an action, from a rule, an occurrence and facts. Pure: no clock, no I/O.
 
 It is asked in three places: in our worker before a run goes Pending, as the first step inside the flow, and before a
-webhook's run is created. It judges history, not the moment of asking: each question is about the occurrence's due time
-and its start, as the server recorded them. So the answer hardly depends on when or where it is asked, and of runs that
+webhook's run is created. It judges history, not the moment of asking: each question is about the occurrence's due time,
+its start, or what was at work between them, as the server recorded it. So the answer hardly depends on when or where it is asked, and of runs that
 start together each can tell by itself which one comes first: the one whose Running state is oldest.
 
 What applies depends on the cause:

@@ -113,7 +113,8 @@ async def test_rules_work_under_serve(prefect_server: Server, tmp_path: Path) ->
     rule = WebhookRule.model_validate({"id": "served", "action": python("quiet_async")})
     (tmp_path / "serve.py").write_text(
         "from flows.webhook import webhook\n"
-        f"webhook.serve(name='served', parameters={{'rule': {to_snapshot(rule)!r}, 'payload': None}})\n"
+        "if __name__ == '__main__':\n"
+        f"    webhook.serve(name='served', parameters={{'rule': {to_snapshot(rule)!r}, 'payload': None}})\n"
     )
     log = tmp_path / "serve.log"
     env = {**prefect_server.env, "PYTHONPATH": str(ROOT), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
