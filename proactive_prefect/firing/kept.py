@@ -20,7 +20,7 @@ GRACE = 2.0  # seconds from SIGTERM to SIGKILL
 _KEEPER = str(Path(__file__).with_name("keeper.py"))
 _SLACK = 5.0
 
-Sink = Callable[[bytes], None]
+Sink = Callable[[bytes], object]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ async def run_kept(
     finally:
         os.close(lifeline)
         with anyio.CancelScope(shield=True):
-            await _end(process, tasks, said)
+            await _end(process, keeper, tasks, said)
     return _verdict(said, argv[0])
 
 
@@ -146,28 +146,32 @@ def _has_verdict(said: list[str]) -> bool:
     return any(line.startswith(("exit", "signal")) for line in said)
 
 
-async def _end(process: Process, tasks: list[asyncio.Task[None]], said: list[str]) -> None:
+async def _end(process: Process, keeper: asyncio.Task[None], tasks: list[asyncio.Task[None]], said: list[str]) -> None:
     """See the keeper out. Only if it does not do its work within `_SLACK` (killed, stopped): do it in its stead."""
-    try:
-        async with asyncio.timeout(_SLACK):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+    pumps = [task for task in tasks if task is not keeper]
+    for task in pumps:
+        task.cancel()
+    await asyncio.gather(*pumps, return_exceptions=True)
+    # What nobody wants any more is read all the same: asyncio closes a pipe, and is done, only at its end.
+    rest = [asyncio.create_task(_drain(pipe, len)) for pipe in (process.stdout, process.stderr) if pipe is not None]
+    rest += [keeper, asyncio.create_task(_wait(process))]
+    _, late = await asyncio.wait(rest, timeout=_SLACK)
     if not _has_verdict(said):
         for line in said:
             if line.startswith("started "):
                 with contextlib.suppress(OSError):
                     os.killpg(int(line.removeprefix("started ")), signal.SIGKILL)
-    for task in tasks:
+    if late:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        _, late = await asyncio.wait(late, timeout=_SLACK)
+    for task in late:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    # What nobody wanted to read any more is read, so that asyncio finds the pipes at their end, and closes them.
-    for pipe in (process.stdout, process.stderr):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SLACK):
-                while pipe is not None and await pipe.read(65536):
-                    pass
+    await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def _wait(process: Process) -> None:
+    await process.wait()
 
 
 def _verdict(said: list[str], program: str) -> Ended:

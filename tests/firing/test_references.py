@@ -109,8 +109,8 @@ async def test_a_malformed_reference_is_an_error(text: str) -> None:
 async def test_secret_blocks_come_from_prefect(prefect_server: Server) -> None:
     """A text in a Secret block is taken as it is (also one that looks like a number), anything else as JSON."""
     name = f"t{uuid4().hex[:8]}"
-    await Secret(value="0012").save(f"{name}-text")  # type: ignore[misc]
-    await Secret(value={"a": 1}).save(f"{name}-json")  # type: ignore[misc]
+    await Secret(value="0012").save(f"{name}-text")
+    await Secret(value={"a": 1}).save(f"{name}-json")
     found = await resolve(f"${{secret:{name}-text}} ${{secret:{name}-json}}")
     text, _, rest = found.partition(" ")
     assert (text, json.loads(rest)) == ("0012", {"a": 1})
