@@ -2,8 +2,9 @@
 
 It is asked in three places: in our worker before a run goes Pending, as the first step inside the flow, and before a
 webhook's run is created. It judges history, not the moment of asking: each question is about the occurrence's due time,
-its start, or what was at work between them, as the server recorded it. So the answer hardly depends on when or where it is asked, and of runs that
-start together each can tell by itself which one comes first: the one whose Running state is oldest.
+its start, or what was at work between them, as the server recorded it. So the answer hardly depends on when or where
+it is asked, and of runs that start together each can tell by itself which one comes first: the one whose Running state
+is oldest.
 
 What applies depends on the cause:
 
