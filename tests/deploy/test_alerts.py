@@ -118,9 +118,8 @@ async def test_failures_are_told_and_skips_are_not(workshop: Workshop, receiver:
     def notified() -> set[str]:
         return {body["subject"] for path, body in receiver.got if path == "/notify"}
 
-    await wait_until(
-        lambda: {"loud: TimedOut", "loud: Crashed"} <= notified(), what="the other channel, too", timeout=90
-    )
+    later = {"loud: TimedOut", "loud: Crashed"}
+    await wait_until(lambda: later <= notified(), what="the other channel is told, too", timeout=90)
     late = {pair for pair in hooked() - expected if pair[1] == "Failed"}  # the last of those that failed above
     assert hooked() == expected | late
     assert notified() <= later | {"loud: Failed"}
