@@ -109,9 +109,9 @@ def _failed(error: Exception) -> int:
     match error:
         case ConfigError():
             for mistake in error.mistakes:
-                place = f"{error.file}:{mistake.line}" if mistake.line else error.file
+                place = f"{_short(error.file)}:{mistake.line}" if mistake.line else _short(error.file)
                 complain(f"{place}: {str(mistake).removeprefix(f'line {mistake.line}: ')}")
-            hint_line(error.hint or f"{error.message}; nothing was changed.")
+            hint_line(error.hint or "nothing was changed; `proactive schema` gives the file's schema to editors.")
             return error.exit_code
         case ProactiveError():
             complain(error.message)
@@ -128,3 +128,9 @@ def _failed(error: Exception) -> int:
             complain(f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
             hint_line("`--debug` shows where it came from.")
             return 1
+
+
+def _short(path: str) -> str:
+    """A path as people would write it here."""
+    here = os.path.relpath(path)
+    return path if here.startswith("..") else here

@@ -20,7 +20,7 @@ def init(folder: Path = Path(), /) -> None:
 
     What is there already is never overwritten.
 
-    Examples:
+    For example:
 
         proactive init
         proactive init my-project
@@ -50,7 +50,7 @@ def init(folder: Path = Path(), /) -> None:
 def check(file: str | None = None, /, *, json: Json = False) -> int:
     """Check the rules file, and report every mistake in it with file, line and key.
 
-    Examples:
+    For example:
 
         proactive check
         proactive check other/proactive.yaml
@@ -93,7 +93,7 @@ def next_(
 ) -> None:
     """Say when rules are due next, by the rules file, in each rule's own local time.
 
-    Examples:
+    For example:
 
         proactive next
         proactive next daily-summary -n 20
@@ -140,7 +140,7 @@ def plan(*, json: Json = False) -> int:
 
     Nothing is written. Exit code 3 if there is a difference.
 
-    Examples:
+    For example:
 
         proactive plan
         proactive plan --json
@@ -168,7 +168,7 @@ async def _plan(json: bool) -> int:
 def apply(*, json: Json = False) -> None:
     """Make the server what the rules file says, with the least change.
 
-    Example:
+    For example:
 
         proactive apply
     """
@@ -207,7 +207,7 @@ async def _make_plan(api: Any, declared: Any, settings: Any) -> Plan:
 def render(*, out: Path | None = None) -> None:
     """Write prefect.yaml: the same deployments for `prefect deploy --all`.
 
-    Examples:
+    For example:
 
         proactive render
         proactive render --out -
@@ -236,7 +236,7 @@ def render(*, out: Path | None = None) -> None:
 def schema() -> None:
     """Print the JSON Schema of the rules file, for editors.
 
-    Example:
+    For example:
 
         proactive schema > proactive.schema.json
     """

@@ -19,7 +19,7 @@ T = TypeVar("T")
 def list_(*, json: Json = False) -> None:
     """List the deployed rules: kind, when, next fire, last outcome, paused.
 
-    Examples:
+    For example:
 
         proactive list
         proactive list --json
@@ -54,7 +54,7 @@ async def _list(json: bool) -> None:
 def show(rule: str, /, *, json: Json = False) -> None:
     """Show everything about one deployed rule: its policies, next fires, latest runs, its page in Prefect.
 
-    Example:
+    For example:
 
         proactive show disk
 
@@ -114,7 +114,7 @@ def runs(
 ) -> None:
     """List the latest runs, of one rule or of all: state, start, duration, message.
 
-    Examples:
+    For example:
 
         proactive runs
         proactive runs disk -n 50

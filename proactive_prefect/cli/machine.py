@@ -19,7 +19,7 @@ def up() -> None:
     An existing Prefect server is used if Prefect's settings name one (PREFECT_API_URL, a profile). State is kept in
     .proactive/ (PROACTIVE_HOME). Ctrl-C ends everything.
 
-    Example:
+    For example:
 
         proactive up
     """
@@ -46,7 +46,7 @@ def gateway() -> None:
 
     It listens on PROACTIVE_GATEWAY_HOST and PROACTIVE_GATEWAY_PORT (default 127.0.0.1:4280).
 
-    Example:
+    For example:
 
         PREFECT_API_URL=https://prefect.example.com/api proactive gateway
     """
@@ -67,7 +67,7 @@ def doctor(*, fix: Annotated[bool, cyclopts.Parameter(negative="")] = False, jso
 
     Exit code 1 if anything fails.
 
-    Examples:
+    For example:
 
         proactive doctor
         proactive doctor --fix --json
@@ -103,7 +103,7 @@ def worker() -> None:
 
     The rules' runs need the project's files: start it in the project's folder, on as many machines as you like.
 
-    Example:
+    For example:
 
         PREFECT_API_URL=https://prefect.example.com/api proactive worker
     """

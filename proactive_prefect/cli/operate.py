@@ -23,7 +23,7 @@ def trigger(
 
     With --wait the exit code is 1 if the run fails.
 
-    Examples:
+    For example:
 
         proactive trigger disk --wait
         proactive trigger deploy-hook --payload '{"ref": "main"}'
@@ -78,7 +78,7 @@ async def _follow(api: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
 def pause(rule: str, /) -> None:
     """Pause a rule, as the switch in Prefect's UI does: no scheduled run until it is resumed.
 
-    Example:
+    For example:
 
         proactive pause disk
 
@@ -93,7 +93,7 @@ def pause(rule: str, /) -> None:
 def resume(rule: str, /) -> None:
     """Resume a paused rule.
 
-    Example:
+    For example:
 
         proactive resume disk
 
@@ -125,7 +125,7 @@ async def _set_paused(rule_id: str, *, paused: bool) -> None:
 def cancel(run: str, /) -> None:
     """Cancel a run that is waiting or at work.
 
-    Examples:
+    For example:
 
         proactive cancel lively-otter
         proactive cancel 0199c2f0

@@ -71,7 +71,7 @@ def test_each_command_has_help_with_an_example(tmp_path: Path, command: str) -> 
     """`proactive COMMAND --help` shows how it is used."""
     done = proactive(tmp_path, command, "--help")
     assert done.returncode == 0
-    assert f"proactive {command}" in done.stdout.split("Example", 1)[1]
+    assert f"proactive {command}" in done.stdout.split("For example:", 1)[1]
 
 
 def test_the_version_is_printed(tmp_path: Path) -> None:
