@@ -105,7 +105,8 @@ class Running:
         def ready() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.log
-            return (self.folder / ".proactive" / "up.json").exists()
+            path = self.folder / ".proactive" / "up.json"  # one that a killed `up` left is not this one's
+            return path.exists() and bool(self.up_file["pids"]["up"] == self.process.pid)
 
         wait_until_sync(ready, what="`proactive up` is ready", timeout=PATIENCE)
         print(f"\nup: ready after {time.monotonic() - self.started:.1f} s")
