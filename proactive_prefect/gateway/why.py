@@ -15,7 +15,7 @@ from .service import TheService, operator
 router = APIRouter(prefix="/api/v1/proactive", tags=["why"], dependencies=[Depends(operator)])
 
 
-@router.get("/why", responses=documented(401, 404, 422))
+@router.get("/why", responses=documented(400, 401, 404, 422))
 async def read_why(
     service: TheService,
     rule: Annotated[str, Query(min_length=1, max_length=200, description="The rule's id.")],

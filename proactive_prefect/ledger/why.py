@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from ..errors import PrefectError, UnknownRule
+from ..errors import InputError, PrefectError, UnknownRule
 from ..prefect_api import PrefectApi
 from ..prefect_api.changes import state_history
 from ..prefect_api.links import run_url
@@ -91,8 +91,11 @@ class Why(BaseModel):
 async def why(session: AsyncSession, rule_id: str, at: datetime, now: datetime) -> Why:
     """What became of the rule's occurrence at `at`: that minute if it names no seconds, else that second.
 
-    Raises UnknownRule where neither a rule nor an occurrence of that id was ever seen.
+    Raises UnknownRule where neither a rule nor an occurrence of that id was ever seen, InputError for a time out of
+    all calendars.
     """
+    if not 1970 < at.year < 3000:
+        raise InputError(f"the year {at.year} is out of all calendars; allowed: an instant from 1971 to 2999")
     length = timedelta(seconds=1) if at.second or at.microsecond else timedelta(minutes=1)
     query = (
         select(Occurrence)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from proactive_prefect.errors import UnknownRule
+from proactive_prefect.errors import InputError, UnknownRule
 from proactive_prefect.ledger.cursors import BEGAN, move
 from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.ledger.occurrences import apply, expect, settle
@@ -129,6 +129,13 @@ async def test_a_rule_that_nobody_ever_saw_is_an_error(ledger: Ledger) -> None:
     """It is not an answer that looks like one."""
     with pytest.raises(UnknownRule, match="'disc'"):
         await ask(ledger, NOON, "disc")
+
+
+@pytest.mark.parametrize("year", [1, 1970, 3000, 9999])
+async def test_a_time_out_of_all_calendars_is_refused(ledger: Ledger, year: int) -> None:
+    """It is the question that is wrong."""
+    with pytest.raises(InputError, match=str(year)):
+        await ask(ledger, datetime(year, 1, 1, tzinfo=UTC))
 
 
 async def test_a_rule_that_is_seen_unchanged_is_noted_once(ledger: Ledger) -> None:
