@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from proactive_prefect.ledger.db import Ledger, open_ledger
 from proactive_prefect.ledger.leases import hold, release
 from proactive_prefect.ledger.log import append, follow, lock_log, mark_emitted, prune, read_events, read_head
@@ -14,6 +16,7 @@ from .histories import an_event
 from .writers import committed, start_writer
 
 
+@pytest.mark.slow
 def test_writers_that_are_killed_leave_no_gap_and_no_double(ledger_settings: Settings) -> None:
     """kill -9 in the middle of writing, again and again, two at a time: what was committed is there, once, in order."""
     told: dict[str, list[int]] = {}

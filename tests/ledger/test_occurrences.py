@@ -51,6 +51,7 @@ async def empty(ledger: Ledger) -> None:
         (await session.scalars(select(LogHead))).one().seq = 0
 
 
+@pytest.mark.slow
 # Without shrinking, which takes minutes with a database in the loop: the failing history is short anyway.
 @settings(
     max_examples=12,
