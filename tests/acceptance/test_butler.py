@@ -22,7 +22,7 @@ def test_the_config_is_loaded_from_a_file_and_the_runtime_starts(life: Life) -> 
     """Each rule of the file is a deployment in Prefect, named by its kind and its id."""
     found = life.prefect("/deployments/filter", {"limit": 200})
     names = {deployment["name"] for deployment in found}
-    assert {"beat", "each-minute", "door", "skill-once", "health-check"} <= names
+    assert {"beat", "each-minute", "door", "skill-once", "health_check"} <= names
 
 
 def test_heartbeats_fire_at_their_interval(life: Life) -> None:

@@ -62,5 +62,5 @@ def test_timezones_are_explicit_and_utc_by_default(tmp_path: Path) -> None:
 
 def test_its_heartbeats_section_registers_heartbeats(life: Life) -> None:
     """`[[heartbeats.prompts]]` becomes a heartbeat that gives its prompt to the project's agent."""
-    [run, *_] = life.wait_for("health-check", "Completed")
+    [run, *_] = life.wait_for("health_check", "Completed")
     assert "agent heard: Check system health and report issues" in run["state"]["message"]
