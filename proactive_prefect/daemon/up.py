@@ -61,7 +61,7 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None
     waiting.cancel()
     if not working.done():
         working.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, Exception):  # it was told to stop where it stood
             await working
         return
     working.result()

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ..conftest import Server
 from ..support import wait_until, wait_until_sync
 from .running import Running, alive
 
@@ -246,3 +247,21 @@ def test_two_projects_run_beside_each_other_on_taken_ports(tmp_path: Path) -> No
     finally:
         one.kill()
         two.kill()
+
+
+def test_a_server_that_is_there_already_is_used_and_left_alone(prefect_server: Server, tmp_path: Path) -> None:
+    """With PREFECT_API_URL no server is started; rules fire through it, and it still runs when `up` has ended."""
+    running = Running.project(tmp_path)
+    running.env["PREFECT_API_URL"] = prefect_server.api_url
+    try:
+        running.start()
+        found = running.up_file
+        assert found["prefect_api_url"] == prefect_server.api_url
+        assert set(found["pids"]) == {"up", "worker", "gateway"}
+        assert not (tmp_path / ".proactive" / "prefect" / "prefect.db").exists()
+        assert "Completed" in running.proactive("trigger", "hook", "--wait").stdout
+        assert running.signal(signal.SIGINT) < 5
+        assert running.left_over() == []
+        assert httpx.get(prefect_server.api_url + "/health", timeout=30).status_code == 200
+    finally:
+        running.kill()
