@@ -35,6 +35,8 @@ _RENEW = 4.0  # seconds
 # An event that Prefect lost is found within this and the time of one look: together within a minute.
 RECONCILE_EVERY = 30.0
 _PRUNE_EVERY = timedelta(hours=1)
+# Automations act on what Prefect is given: what was found out later than this after it happened is only logged.
+_NEWS = timedelta(days=1)
 _WAITING = 10_000  # changes that wait to be applied; beyond, they are left to the next look
 _BATCH = 200
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -158,7 +160,9 @@ class Feeder:
         if not events:
             await self._ledger.wait_for_write(1.0)
             return
-        await give_events(self._api, [_given(head.log_id, event) for event in events])
+        news = [event for event in events if event.occurred_at_utc > event.recorded_at - _NEWS]
+        if news:
+            await give_events(self._api, [_given(head.log_id, event) for event in news])
         async with self._ledger.write() as session:
             await mark_emitted(session, events[-1].seq)
 

@@ -23,6 +23,7 @@ from .db import Ledger
 from .tables import Event, LogHead
 
 _PAGE = 500
+_LOCKED = "the log's head"
 _LOOK = 0.5  # seconds between two looks for what other processes have written
 
 
@@ -54,7 +55,12 @@ class Head:
 
 async def lock_log(session: AsyncSession) -> LogHead:
     """Become the one who appends, until the transaction ends. Take this lock before any other in the ledger."""
-    return (await session.scalars(select(LogHead).with_for_update().execution_options(populate_existing=True))).one()
+    # A session of `Ledger.write` is one transaction: what it has locked stays locked.
+    head = session.info.get(_LOCKED)
+    if head is None:
+        head = session.info[_LOCKED] = (await session.scalars(select(LogHead).with_for_update())).one()
+    assert isinstance(head, LogHead)
+    return head
 
 
 async def append(session: AsyncSession, events: Iterable[NewEvent]) -> list[Event]:
