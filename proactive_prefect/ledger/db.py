@@ -20,7 +20,7 @@ from typing import Any
 
 from sqlalchemy import event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from ..errors import InputError, ProactiveError
@@ -29,6 +29,7 @@ from .migrate import migrate
 
 FILE = "ledger.db"
 _BUSY_SECONDS = 60.0
+_TURN_SECONDS = 120.0  # that a writer, or a reader, waits for a connection of this process
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
@@ -59,7 +60,10 @@ class Ledger:
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        """A session for one transaction: committed, durably, at the end of the block; nothing of it if that raises."""
+        """A session for one transaction: committed, durably, at the end of the block; nothing of it if that raises.
+
+        Not one inside another: the inner one would wait for the outer one, which waits for it.
+        """
         async with AsyncSession(self._writers, expire_on_commit=False) as session, session.begin():
             yield session
         async with self._written:
@@ -104,13 +108,15 @@ async def open_ledger(settings: Settings | None = None) -> AsyncIterator[Ledger]
     try:
         try:
             await ledger._migrate()
-        except (OSError, OperationalError, InterfaceError) as error:
-            cause = error.__cause__ or error
+        except ProactiveError:
+            raise
+        except Exception as error:  # each driver, and each way to fail, has errors of its own
+            said = (str(getattr(error, "orig", error)).splitlines() or [""])[0]
             raise LedgerError(
                 f"the ledger's database at {ledger.url.render_as_string(hide_password=True)} cannot be opened: "
-                f"{type(cause).__name__}: {str(getattr(error, 'orig', error)).splitlines()[0]}",
+                f"{type(error).__name__}: {said}",
                 hint="Is it up, and may this user write there? PROACTIVE_DATABASE_URL names it.",
-            ) from None
+            ) from error
         yield ledger
     finally:
         await ledger.close()
@@ -134,14 +140,13 @@ def database_url(settings: Settings) -> URL:
 
 
 def _sqlite_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
-    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Writers of this process wait here for each other, for as long as it takes.
     wait = {"timeout": _BUSY_SECONDS}
     # What is written stays out of the texts of errors.
     writers = create_async_engine(
-        url, connect_args=wait, hide_parameters=True, pool_size=1, max_overflow=0, pool_timeout=600
+        url, connect_args=wait, hide_parameters=True, pool_size=1, max_overflow=0, pool_timeout=_TURN_SECONDS
     )
-    readers = create_async_engine(url, connect_args=wait, hide_parameters=True, pool_timeout=600)
+    readers = create_async_engine(url, connect_args=wait, hide_parameters=True, pool_timeout=_TURN_SECONDS)
     for engine, begin, query_only in ((writers, "BEGIN IMMEDIATE", "OFF"), (readers, "BEGIN", "ON")):
         _prepare(engine, begin, query_only)
     return writers, readers
@@ -167,7 +172,7 @@ def _postgres_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
         url,
         hide_parameters=True,
         pool_pre_ping=True,
-        pool_timeout=600,
+        pool_timeout=_TURN_SECONDS,
         connect_args={"server_settings": {"application_name": "proactive-prefect", "timezone": "UTC"}},
     )
     readers = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

@@ -77,6 +77,7 @@ async def _locked(file: Path | None) -> AsyncIterator[None]:
         yield
         return
     # The database holds payloads and who did what: its owner only.
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     lock = os.open(file.with_name(f"{file.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:

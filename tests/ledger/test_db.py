@@ -115,6 +115,16 @@ async def test_a_url_of_another_kind_is_refused_without_showing_its_password(url
     assert "hunter2" not in refusal.value.message + refusal.value.hint
 
 
+async def test_a_database_that_is_not_there_is_an_error_of_one_line(postgres_url: str, tmp_path: Path) -> None:
+    """PostgreSQL answers, but has no such database; or the folder is not ours to write in."""
+    (tmp_path / "file").touch()
+    for url in (f"{postgres_url}_not", f"sqlite:///{tmp_path}/file/ledger.db"):
+        with pytest.raises(LedgerError, match="cannot be opened") as refusal:
+            async with open_ledger(Settings(home=tmp_path, database_url=url)):
+                pass
+        assert "\n" not in refusal.value.message
+
+
 async def test_a_database_that_does_not_answer_is_an_error_of_one_line(tmp_path: Path) -> None:
     """It names the address, never the password."""
     url = "postgresql://somebody:hunter2@127.0.0.1:1/ledger"

@@ -20,7 +20,7 @@ from proactive_prefect.firing.gate import Hold, Skip
 from proactive_prefect.firing.outcome import missed, skipped
 from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.ledger.feed import feed
-from proactive_prefect.ledger.log import read_events, read_head
+from proactive_prefect.ledger.log import append, read_events, read_head
 from proactive_prefect.ledger.reconcile import reconcile
 from proactive_prefect.ledger.tables import Event, Occurrence, Resolution, Run
 from proactive_prefect.ledger.why import why
@@ -32,6 +32,7 @@ from tests.conftest import Server
 from tests.gateway.conftest import apply, forget
 from tests.support import wait_until
 
+from .histories import an_event
 from .proxy import Proxy
 
 SOON = 60.0
@@ -322,6 +323,22 @@ async def test_why_knows_what_the_rule_was_at_any_time(ledger: Ledger, rules: Ru
         for at, verdict in ((born - timedelta(hours=1), "before_created"), (paused, "paused"), (gone, "deleted")):
             answer = await why(session, rules.id("beat"), at, gone)
             assert answer.verdict == verdict, answer
+
+
+async def test_old_news_is_logged_and_not_given_to_prefect(ledger: Ledger, rules: Rules) -> None:
+    """A new ledger that finds out about last week raises no alarm about it now."""
+    old = an_event("old", at=datetime.now(UTC) - timedelta(days=2), rule_id=rules.id("beat"))
+    async with ledger.write() as session:
+        await append(session, [old, an_event("new", at=datetime.now(UTC), rule_id=rules.id("beat"))])
+    async with feeding(ledger):
+
+        async def noted() -> bool:
+            async with ledger.read() as session:
+                return (await read_head(session)).emitted >= 2
+
+        await wait_until(noted, what="both events are dealt with", timeout=SOON)
+        await wait_until(lambda: given(rules.api, rules.id("beat")), what="Prefect has an event", timeout=SOON)
+    assert await given(rules.api, rules.id("beat")) == ["proactive.heartbeat_completed"]
 
 
 async def test_nothing_of_ours_is_taken_for_prefects(ledger: Ledger, rules: Rules) -> None:
