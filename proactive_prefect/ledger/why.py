@@ -171,7 +171,7 @@ async def _absent(session: AsyncSession, rule_id: str, at: datetime, length: tim
         if known is None:
             raise UnknownRule(f"no rule {rule_id!r} was ever seen", hint="`proactive list` shows the rules.")
         return _no(rule_id, at, "unrecorded", "nothing is known of that time, nor of what the rule was then")
-    version = version_at(versions, at + length - timedelta(microseconds=1))
+    version = version_at(versions, at) or version_at(versions, at + length - timedelta(microseconds=1))
     if version is None:
         return _no(rule_id, at, "before_created", f"the rule was created {_utc(versions[0].since)}")
     match version.status:
