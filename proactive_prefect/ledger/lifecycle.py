@@ -53,7 +53,7 @@ def _meaning(fact: StateFact) -> tuple[str, str] | None:
         case "FAILED":
             return "failed", "timed_out" if fact.name == TIMED_OUT else "failed"
         case "CRASHED":
-            return "failed", "unknown"
+            return "failed", "unknown" if fact.abandons else "failed"
         case "CANCELLED" if fact.name == SKIPPED:
             return "skipped", "skipped"
         case "CANCELLED" if fact.resolves is None:

@@ -21,6 +21,7 @@ SKIPPED = "Skipped"
 QUIET = "Quiet"
 TIMED_OUT = "TimedOut"
 _REASON_LENGTH = 1000
+_AT_WORK = ("Running", "Retrying", "Cancelling", "AwaitingRetry", "Paused", "Suspended")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class StateFact:
     def holds(self) -> bool:
         """The run waits for somebody to decide."""
         return self.type == "PAUSED" and self.name == MISSED
+
+    @property
+    def abandons(self) -> bool:
+        """The run's process died after the action could have begun: what it did is not known."""
+        return self.type == "CRASHED" and self.before in _AT_WORK
 
     @property
     def resolves(self) -> ResolutionAction | None:
@@ -162,8 +168,8 @@ def _end(run: Run, began: datetime | None) -> tuple[Outcome, str]:
             return ("quiet" if name == QUIET else "completed"), message
         case "FAILED", name:
             return ("timed_out" if name == TIMED_OUT else "failed"), message
-        case "CRASHED", _:
-            return "unknown", message
+        case "CRASHED", _:  # what had not begun has done nothing: that is known
+            return ("unknown" if began is not None else "failed"), message
         case _, name if name == SKIPPED:
             return "skipped", message
         case _ if began is not None:

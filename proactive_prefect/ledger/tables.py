@@ -22,7 +22,7 @@ Outcome = Literal[
     "approved",  # was missed; runs soon, for its original time
     "rescheduled",  # was missed; a new occurrence points back to it
     "deleted",  # was missed, and will never run
-    "unknown",  # its process or machine died, or its run was deleted while it ran
+    "unknown",  # its process or machine died after the action could begin, or its run was deleted while it ran
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 OPEN: tuple[Outcome, ...] = ("expected", "missed", "approved")

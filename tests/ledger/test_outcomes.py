@@ -44,6 +44,7 @@ RUNNING = (*WAITING, "RUNNING/Running")
         ((*RUNNING, "FAILED/Failed"), "failed", False),
         ((*RUNNING, "FAILED/TimedOut"), "timed_out", False),
         ((*RUNNING, "CRASHED/Crashed"), "unknown", False),
+        ((*WAITING, "CRASHED/Crashed"), "failed", False),
         ((*RUNNING, "CANCELLING/Cancelling"), "expected", True),
         ((*RUNNING, "CANCELLING/Cancelling", "CANCELLED/Cancelled"), "cancelled", False),
         ((*RUNNING, "CANCELLED/Skipped"), "skipped", False),
