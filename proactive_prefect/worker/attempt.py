@@ -74,7 +74,7 @@ class Attempt:
                     "owner": owner,
                 }
             )
-            if self.cancel_asked:
+            if self.cancel_asked or self._end is not None:
                 spare.kill()
             await self._follow(spare)
             status = await spare.ended()
@@ -104,6 +104,7 @@ class Attempt:
         elif self.cancel_asked:
             await self._states.cancelled(run, "Cancelled; the run's process had to be killed.")
         elif self._end is not None:
+            await self._states.give_back(self.flow_run, self._end[1])  # only if its flow has not begun
             await self._states.crashed(run, self._end[1])
         else:
             why = self._trouble or f"The run's process {pid} {name_of_end(status)}."

@@ -18,6 +18,8 @@ from typing import Any
 
 from . import wire
 
+_READ_AT_START = ("PREFECT_", "PYTHON", "LD_")
+
 
 class Spare:
     """One forked process: waits for an order, or runs it. `pid` is also its process group."""
@@ -229,7 +231,10 @@ class Spares:
         """Look every other second whether code changed, so that the next run seldom waits for the renewal."""
         while True:
             await asyncio.sleep(2)
-            await self._current()
+            try:
+                await self._current()
+            except (RuntimeError, OSError) as error:  # told again, and tried again, by the next run
+                self._logger.error("No new process can be prepared: %s", error)
 
     async def _current(self) -> Generation:
         """The forkserver to fork from, with the code as it is on disk now."""
@@ -278,6 +283,24 @@ class Spares:
             spare.channel.close()
         else:
             generation.idle.append(spare)
+
+    async def fresh(self, env: Mapping[str, str]) -> Spare:
+        """A process of a new interpreter that starts with `env`, for what a fork of a warm one cannot do."""
+        generation = Generation((), {**self._env, **env})
+        await generation.start()
+        self._old = [each for each in [*self._old, generation] if not each._gone.is_set()]
+        try:
+            return await generation.fork()
+        finally:
+            generation.retire()
+
+    def differs(self, env: Mapping[str, str]) -> bool:
+        """Whether `env` has what an interpreter, or Prefect, reads only when it starts."""
+        return any(
+            self._env.get(name) != value
+            for name, value in env.items()
+            if name.startswith(_READ_AT_START) and not name.startswith("PREFECT__")
+        )
 
     async def take(self) -> Spare:
         """A ready spare; it is replaced behind the caller. Forks one if none is idle."""

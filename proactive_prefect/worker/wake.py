@@ -86,9 +86,9 @@ class Alarm:
         """Set these instants and forget all others."""
         self._instants = dict(instants)
 
-    def due(self, before: float) -> bool:
-        """Whether an instant is not later than `before`."""
-        return any(instant <= before for instant in self._instants.values())
+    def drop(self, before: float) -> None:
+        """Forget the instants up to `before`: what was due by then has been looked for."""
+        self._instants = {key: instant for key, instant in self._instants.items() if instant > before}
 
     async def wait(self, *, lead: float, until: float) -> None:
         """Return when rung, `lead` seconds before the earliest instant, or at `until`, whichever comes first."""

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import get_worker_logger
 from prefect.workers.base import BaseWorker
 
-from ..errors import PrefectError
+from ..errors import InputError, PrefectError
 from ..firing.pregate import pregate
 from ..prefect_api import PrefectApi
 from ..prefect_api.deployments import TAG
@@ -33,13 +33,15 @@ from .job import ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerR
 from .liveness import Liveness
 from .owners import Lock, Orphans, Owner
 from .seam import ControlChannel
-from .spares import Spares
+from .spares import Spare, Spares
 from .states import States
 from .wake import Alarm, Ears, Together
 
 _AHEAD = 300.0  # seconds for which instants are fetched ahead
 _LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
 _SLOW_LOOK = 120.0  # seconds between two looks while events arrive
+# Seconds after a change of a deployment at which Prefect's scheduler may have made its runs, which no event tells.
+_AFTER_CHANGE = (8.0, 65.0)
 _BLIND_LOOK = 10.0  # seconds between two looks while they do not: as often as any Prefect worker
 _AT_ONCE = 6  # runs between claim and handing over at one time: the embedded database answers no faster to more
 
@@ -74,7 +76,10 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         self._control = ControlChannel()
         self._looked_at = time.time()
         self._look_far = True
+        self._far_at: list[float] = []
         self._full = False
+        self._limited = False
+        self._waiting: dict[UUID | None, list[FlowRun]] = {}
         self._stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
@@ -176,6 +181,8 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     def _hear(self, event: Event) -> None:
         kind = event.resource.get("prefect.state-type")
         if not event.resource.id.startswith("prefect.flow-run."):  # a deployment, a queue, or the pool changed
+            now = time.time()
+            self._far_at = [now + after for after in _AFTER_CHANGE]
             self._alarm_all()
             return
         run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
@@ -200,17 +207,21 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         far_next = 0.0
         while True:
             now = time.time()
-            far = self._look_far or now >= far_next
+            far = self._look_far or now >= min([far_next, *self._far_at])
+            if far:
+                self._look_far = False
             try:
                 await self._look(_AHEAD if far else _LEAD)
                 if far:
-                    self._look_far = False
+                    self._far_at = [each for each in self._far_at if each > now]
                     far_next = now + _SLOW_LOOK
             except Exception as error:
+                self._look_far = self._look_far or far
                 self._log.warning("Could not look for runs: %s", error or type(error).__name__)
                 await asyncio.sleep(2)
             await self._alarm.wait(
-                lead=_LEAD, until=far_next if self._ears.connected else min(far_next, time.time() + _BLIND_LOOK)
+                lead=_LEAD,
+                until=min([far_next, *self._far_at, *([] if self._ears.connected else [time.time() + _BLIND_LOOK])]),
             )
 
     async def _look(self, ahead: float) -> None:
@@ -218,14 +229,19 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if self._stopping:
             return
         sought, self._seeking = self._seeking, set()
+        asked = time.time()
+        before = datetime.fromtimestamp(asked + ahead, UTC)
         try:
-            before = datetime.now(UTC) + timedelta(seconds=ahead)
             entries = await self.client.get_scheduled_flow_runs_for_work_pool(
                 work_pool_name=self._pool_name, scheduled_before=before, work_queue_names=self._queues
             )
         except ObjectNotFound:
             return  # the pool is not there; the next sign of life makes it
         self._looked_at = time.time()
+        if ahead > _LEAD:
+            queues = await self.client.read_work_queues(work_pool_name=self._pool_name)
+            self._limited = any(queue.concurrency_limit is not None for queue in queues)
+        self._alarm.drop(asked + _LEAD)
         instants: dict[UUID, float] = {}
         for entry in entries:
             flow_run = entry.flow_run
@@ -233,7 +249,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             due = flow_run.next_scheduled_start_time
             if flow_run.id in self._attempts or due is None:
                 continue
-            if due.timestamp() - self._looked_at > _LEAD:
+            if due.timestamp() > asked + _LEAD:
                 instants[flow_run.id] = due.timestamp()
             else:
                 self._alarm.unset(flow_run.id)
@@ -242,7 +258,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if ahead > _LEAD:
             self._alarm.replace(instants)
         elif sought - self._attempts.keys():
-            self._alarm_all()  # it is for later: fetch its instant
+            self._far_at.append(asked + 1)  # it may be for later: fetch its instant
 
     def _begin(self, flow_run: FlowRun) -> bool:
         """Begin a run unless the worker's own limit is reached."""
@@ -268,20 +284,28 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             await self._states.crashed(flow_run.id, f"The worker could not start it: {type(error).__name__}: {error}")
         finally:
             del self._attempts[flow_run.id]
-            if self._full or self._is_limited():
-                self._full = False
-                self._alarm.ring()  # its slot is free
+            if attempt.spare is not None:
+                self._use_free_slot(flow_run.deployment_id)
 
     def _held_here(self) -> list[FlowRun]:
         return [attempt.flow_run for attempt in self._attempts.values() if attempt.spare is not None]
 
-    def _is_limited(self) -> bool:
-        return self.work_pool.concurrency_limit is not None
+    def _use_free_slot(self, deployment_id: UUID | None) -> None:
+        """A run ended: one that waits for its deployment's limit goes next, or for that of the pool, or of a queue."""
+        if waiting := self._waiting.pop(deployment_id, None):
+            first, *rest = waiting
+            if rest:
+                self._waiting[deployment_id] = rest
+            if first.id not in self._attempts and not self._stopping:
+                self._begin(first)
+        if self._full or self._limited or self.work_pool.concurrency_limit is not None:
+            self._full = False
+            self._alarm.ring()
 
     async def _claim_and_run(self, attempt: Attempt) -> None:
         flow_run = attempt.flow_run
         async with self._starting:
-            if await self._is_settled(flow_run):
+            if self._stopping or await self._is_settled(flow_run):
                 return
             reading = asyncio.ensure_future(self._deployments(flow_run.deployment_id))
             claim = await self._states.claim(flow_run)
@@ -289,13 +313,14 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 reading.cancel()
                 if claim.again is not None:
                     self._alarm.set(flow_run.id, claim.again)
+                    self._waiting.setdefault(flow_run.deployment_id, []).append(flow_run)
                 return
             deployment = await reading
             if deployment is None:
                 await self._states.cancelled(flow_run.id, "Its deployment no longer exists.")
                 return
             configuration = await self._configure(flow_run, deployment)
-            spare = await self._spares.take()
+            spare = await self._process(configuration)
         await self._run(attempt, spare, configuration, deployment)
 
     async def _is_settled(self, flow_run: FlowRun) -> bool:
@@ -309,10 +334,16 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             return False  # the run itself says what is wrong with it
         return await pregate(PrefectApi(self.client, self._settings), flow_run, rule)
 
+    async def _process(self, configuration: ProactiveJobConfiguration) -> Spare:
+        env = {name: value for name, value in configuration.env.items() if value is not None}
+        if configuration.isolation == "spawn" or self._spares.differs(env):
+            return await self._spares.fresh(env)
+        return await self._spares.take()
+
     async def _run(
         self,
         attempt: Attempt,
-        spare: Any,
+        spare: Spare,
         configuration: ProactiveJobConfiguration,
         deployment: DeploymentResponse,
     ) -> ProactiveWorkerResult:
@@ -337,7 +368,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         attempt = Attempt(flow_run, states=self._states, control=self._control, logger=self._log)
         self._attempts[flow_run.id] = attempt
         try:
-            spare = await self._spares.take()
+            spare = await self._process(configuration)
             if task_status is not None:
                 task_status.started(await spare.forked())
             return await self._run(attempt, spare, configuration, deployment)
@@ -361,6 +392,8 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if isinstance(values.get("env"), dict):
             values["env"] = {**values["env"], **own.pop("env", {})}
         values.update(own)
+        if values.get("command"):
+            raise InputError("a pool of type proactive runs flows in its own processes: `command` has no place in it")
         configuration: ProactiveJobConfiguration = await self.job_configuration.from_template_and_values(
             self.work_pool.base_job_template, values, client=self.client
         )

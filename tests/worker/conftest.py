@@ -93,6 +93,11 @@ def greedy(file: str):
 
 
 @flow
+def seed(file: str):
+    note(file, f"seed:{os.environ.get('PYTHONHASHSEED')}")
+
+
+@flow
 def leaves(file: str, status: int = 0):
     note(file, "began")
     os._exit(status)

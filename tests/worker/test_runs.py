@@ -143,3 +143,13 @@ async def test_a_stopped_worker_leaves_no_run_behind(project: Project) -> None:
     assert crashed.state is not None
     assert "worker was stopped" in (crashed.state.message or "")
     await wait_until(lambda: not project.processes(), what="no process is left")
+
+
+async def test_a_fresh_interpreter_where_a_fork_will_not_do(project: Project) -> None:
+    """`isolation = spawn`, and variables that an interpreter reads when it starts, give the run a new interpreter."""
+    await project.worker()
+    await project.deploy("quick", job_variables={"isolation": "spawn"})
+    await project.ended(await project.start("quick"), "Completed")
+    await project.deploy("seed", job_variables={"env": {"PYTHONHASHSEED": "7"}})
+    await project.ended(await project.start("seed"), "Completed")
+    assert project.lines("seed")[0].word == "seed:7"
