@@ -189,8 +189,10 @@ def main() -> None:
     if broken:
         raise SystemExit(f"the forkserver cannot import what it needs: {broken}")
     failed = _preload(json.loads(sys.argv[2]))
+    from . import seam
     from .child import run_one
 
+    seam.share_tls()
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages that all runs share
     server = Forkserver(control, _user_files())

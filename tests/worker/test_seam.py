@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 
+import prefect.client.orchestration as orchestration
 import prefect.flow_engine as flow_engine
 from prefect._flow_run_suspension import mark_flow_run_suspension_requested, observe_flow_run_suspension
 from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
@@ -20,6 +21,11 @@ def test_the_engine_takes_what_stands_in_for_its_observer() -> None:
     source = inspect.getsource(flow_engine)
     assert "observe_flow_run_suspension(" in source
     assert "with _send_heartbeats(" in source
+
+
+def test_clients_read_the_certificates_where_the_worker_shares_them() -> None:
+    """Both clients of Prefect make their TLS context by the module's `ssl`, in the form that is shared."""
+    assert inspect.getsource(orchestration).count("ssl.create_default_context(cafile=cert_file)") == 2
 
 
 def test_the_control_channel_speaks_the_same_words() -> None:
