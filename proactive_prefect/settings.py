@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         description="Modules, separated by commas, that a worker imports once for all runs instead of in each.",
     )
     api_concurrency: int = Field(
-        default=4,
+        default=2,
         ge=1,
         le=64,
         description="Requests to the Prefect API at once from one process; the embedded database bears few.",
@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         default=120.0,
         ge=1,
         le=3600,
-        description="Seconds for which a call to a busy or restarting Prefect API is tried again.",
+        description="Seconds without any answer from the Prefect API after which a call is given up.",
     )
 
 

@@ -40,7 +40,7 @@ _DEFAULTS = {
 # For everything below `up` that calls the embedded server: a busy answer (503, "database is locked") is no failure.
 CLIENT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
-    "PREFECT_CLIENT_MAX_RETRIES": "20",
+    "PREFECT_CLIENT_MAX_RETRIES": "8",  # each waits twice as long as the one before: some 8 minutes in all
     "PREFECT_CLIENT_RETRY_JITTER_FACTOR": "0.5",
 }
 

@@ -20,9 +20,9 @@ from .doors import Doors
 from .problems import Problem, answer_with_problems
 from .service import Service, operator
 
-# How long a call waits while Prefect is busy or away, before a 503 asks it to come again. Longer than a burst of 200
-# takes on the embedded database of a busy machine; the run is made also for a caller who has given up waiting.
-DELIVERY_PATIENCE = 100.0
+# How long Prefect may say nothing at all before a call is asked, by a 503, to come again. While Prefect answers others
+# a call waits its turn, and its run is made also for a caller who has given up waiting.
+DELIVERY_PATIENCE = 30.0
 LOOK_PATIENCE = 5.0
 # How long the ledger's feed has for its last write when the gateway ends.
 FEED_PATIENCE = 2.0

@@ -22,7 +22,7 @@ from .service import Service
 
 log = logging.getLogger("proactive.gateway")
 
-DELIVERY_SECONDS = 110.0
+DELIVERY_SECONDS = 900.0  # for one delivery, however many wait before it
 
 
 @dataclass(frozen=True)

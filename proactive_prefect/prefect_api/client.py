@@ -1,25 +1,31 @@
 """The one way to the Prefect API: paced, patient, with errors that a user can read.
 
-The embedded server's database answers 503 or breaks off under bursts, also after its own client's five retries; so
-every call waits its turn (`PROACTIVE_API_CONCURRENCY` at once) and is tried again for `PROACTIVE_API_PATIENCE` seconds.
+The embedded server's database answers 503 or breaks off under bursts; so every call waits its turn
+(`PROACTIVE_API_CONCURRENCY` at once) and is tried again until nothing has been answered for `PROACTIVE_API_PATIENCE`
+seconds. Prefect's own client would wait 2, 4, 8, … seconds between tries, holding the turn: its retries are off.
 Every call made here must therefore bear being made twice: creations carry an idempotency key or a unique name.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
+from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectHTTPStatusError
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from ..errors import PrefectError, PrefectUnreachable
 from ..settings import Settings
 
+_LONGEST = 900.0  # seconds for one call, however busy the server is
 _BUSY = {408, 429, 500, 502, 503, 504}
 
 
@@ -40,6 +46,10 @@ class PrefectApi:
         self.url = str(client.api_url)
         self._turn = asyncio.Semaphore(settings.api_concurrency)
         self._patience = settings.api_patience
+        self._answered = time.monotonic()
+        current = get_settings_context()
+        once = current.settings.copy_with_update({PREFECT_CLIENT_MAX_RETRIES: 0})
+        self._without_retries = partial(SettingsContext, profile=current.profile, settings=once)
 
     async def get(self, path: str, **params: Any) -> Any:
         """GET `path` and return its JSON (None for an empty answer). Raises Refused, PrefectUnreachable."""
@@ -63,9 +73,9 @@ class PrefectApi:
             raise
 
     async def call(self, method: Any, path: Any, *, json: Any = None, params: Any = None) -> Any:
-        """Make one call, in turn, again and again while Prefect is busy or away, up to the patience set."""
+        """Make one call, in turn; again and again while Prefect is busy, or away for less than the patience set."""
         attempts = AsyncRetrying(
-            stop=stop_after_delay(self._patience),
+            stop=self._is_away,
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_exception(_is_passing),
             reraise=True,
@@ -74,7 +84,9 @@ class PrefectApi:
             async for attempt in attempts:
                 with attempt:
                     async with self._turn:
-                        response = await self.client.request(method, path, json=json, params=params)
+                        with self._without_retries():
+                            response = await self.client.request(method, path, json=json, params=params)
+                    self._answered = time.monotonic()
                     return response.json() if response.content else None
         except PrefectHTTPStatusError as error:
             raise Refused(error.response.status_code, _detail(error.response), f"{method} {path}") from None
@@ -84,6 +96,12 @@ class PrefectApi:
                 hint="Is the server up? `proactive up` starts one; PREFECT_API_URL names another.",
             ) from None
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _is_away(self, attempt: RetryCallState) -> bool:
+        """Whether nothing has come back for too long. A server that answers others in turn is busy, not away."""
+        now = time.monotonic()
+        silent = now - max(attempt.start_time, self._answered)
+        return silent >= self._patience or now - attempt.start_time >= max(_LONGEST, self._patience)
 
 
 @asynccontextmanager
