@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from proactive_prefect.cli.scaffold import write_project
+from proactive_prefect.lifeline import die_with_parent
 
 from ..conftest import stop
 from ..support import free_port, wait_until_sync
@@ -269,6 +270,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=die_with_parent,
         )
     up_file = folder / ".proactive" / "up.json"
 
