@@ -18,6 +18,7 @@ import psutil
 
 from proactive_prefect.cli.scaffold import new_files
 from proactive_prefect.daemon import guard
+from proactive_prefect.lifeline import die_with_parent
 
 from ..support import free_port, wait_until_sync
 
@@ -100,6 +101,7 @@ class Running:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
 
         def ready() -> bool:
