@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from proactive_prefect.rules import actions, models, policies
+from proactive_prefect.rules import actions, models, policies, schemes
 from proactive_prefect.rules.durations import format_duration
 from proactive_prefect.settings import Settings
 
@@ -96,10 +96,12 @@ def configuration() -> str:
         *section("`[[heartbeat]]`", models.HeartbeatRule, leave_out=base),
         *section("`[[cron]]`", models.CronRule, leave_out=base),
         *section("`[[skill]]`", models.SkillRule, leave_out=base),
-        *section("SkillCron: `schedule = { type = \"cron\" }`", models.SkillCron),
-        *section("SkillInterval: `schedule = { type = \"interval\" }`", models.SkillInterval),
-        *section("SkillOnce: `schedule = { type = \"once\" }`", models.SkillOnce),
+        *section('SkillCron: `schedule = { type = "cron" }`', models.SkillCron),
+        *section('SkillInterval: `schedule = { type = "interval" }`', models.SkillInterval),
+        *section('SkillOnce: `schedule = { type = "once" }`', models.SkillOnce),
         *section("`[[webhook]]`", models.WebhookRule, leave_out=base),
+        *section("SecretUse: in a list of secrets", schemes.SecretUse),
+        *section('HmacOptions: `scheme = "hmac"`', schemes.HmacOptions),
         *section("Policies: on a rule and in `[defaults]`", policies.Policies),
         *section("Conditions", policies.Conditions),
         *section("ActiveHours", policies.ActiveHours),

@@ -21,6 +21,7 @@ FLOORS = {
     "prefect_api": 2,
     "firing": 2,
     "deploy": 3,
+    "webhooks": 3,
     "worker": 4,
     "gateway": 5,
     "sdk": 5,

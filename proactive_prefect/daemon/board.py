@@ -33,10 +33,10 @@ DRAW_EVERY = 1.0
 
 
 def curl_line(up_file: UpFile, declared: Declared) -> str | None:
-    """A line for the shell that calls the project's first webhook, secret and all; None without webhooks."""
+    """A line for the shell that calls the first webhook that takes its secret in a header; None if none does."""
     for rule in declared.rulebook.rules:
         entry = up_file["webhooks"].get(rule.id)
-        if isinstance(rule, WebhookRule) and entry is not None:
+        if isinstance(rule, WebhookRule) and rule.scheme in ("header", "bearer") and entry is not None:
             header = (
                 f"Authorization: Bearer {entry['secret']}"
                 if rule.scheme == "bearer"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -27,9 +27,10 @@ _TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape
 _CLOSE = {"Connection": "close"}
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int, hold: Callable[[int], None] = lambda _: None) -> bytes:
     """The raw body, of at most `limit` bytes, whatever Content-Length says.
 
+    `hold` is told of each piece's length as it comes, and may raise to break off.
     Raises HTTPException: 413 as soon as it is too large, 408 if it takes too long, 400 if the caller breaks off.
     """
     too_large = HTTPException(413, f"the body is larger than the {limit} bytes that this webhook takes", _CLOSE)
@@ -40,6 +41,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     try:
         async with asyncio.timeout(READ_SECONDS):
             async for chunk in request.stream():
+                hold(len(chunk))
                 body += chunk
                 if len(body) > limit:
                     raise too_large

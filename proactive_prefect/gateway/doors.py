@@ -7,36 +7,50 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from ..errors import ActionError, PrefectError, SecretMissing
-from ..firing.references import resolve
 from ..prefect_api import PrefectApi, Refused
 from ..prefect_api.deployments import deployed_rules
 from ..rules.models import WebhookRule
+from ..rules.schemes import Scheme
 from ..settings import Settings
-from .secrets import same_secret, webhook_secret
+from ..webhooks.claims import Headers
+from ..webhooks.keys import read_secret
+from ..webhooks.verify import Secret, Verdict, verify
+from .secrets import webhook_secret
 
 log = logging.getLogger("proactive.gateway")
 
 REFRESH_SECONDS = 2.0
 SOONEST_SECONDS = 1.0  # between two refreshes, however many calls for unknown webhooks come
 STALE_SECONDS = 15.0
+AT_ONCE = 128 * 1024  # signatures of larger bodies are made beside the event loop
 SECRET_SECONDS = 10.0  # for which a secret from Prefect's store is not asked for again
 
 
 @dataclass(frozen=True)
 class Door:
-    """One webhook: its rule as deployed, and its secret. Without a secret, `closed` says why; nobody gets in."""
+    """One webhook: its rule as deployed, and its secrets. Without any, `closed` says why; nobody gets in."""
 
     rule: WebhookRule
     deployment_id: str
     paused: bool
-    secret: str | None
+    secrets: tuple[Secret, ...]
     closed: str | None
+
+    @property
+    def secret(self) -> str | None:
+        """The secret for those who begin to call now: the first that has no end, else the first."""
+        return next((one.value for one in (*(s for s in self.secrets if s.until is None), *self.secrets)), None)
+
+    @property
+    def by_token(self) -> bool:
+        """Whether the secret itself comes in a header, so that a caller is known before the body is read."""
+        return self.rule.scheme in ("header", "bearer")
 
     def __repr__(self) -> str:
         return f"Door({self.rule.id!r})"
@@ -50,10 +64,9 @@ class Doors:
         self._api = api
         self._settings = settings
         self._doors: dict[str, Door] = {}
-        self._stored: dict[str, tuple[float, str]] = {}
+        self._stored: dict[tuple[str, Scheme], tuple[float, str]] = {}
         self._fresh_at = 0.0
         self._asked = asyncio.Event()
-        self._nobodys = secrets.token_urlsafe(32)
 
     def __iter__(self) -> Iterator[Door]:
         return iter(self._doors.values())
@@ -70,19 +83,24 @@ class Doors:
         """Whether Prefect answered lately, so that the doors are those of now."""
         return self._fresh_at > 0 and time.monotonic() - self._fresh_at < STALE_SECONDS
 
-    def admit(self, rule_id: str, header: list[str], bearer: list[str]) -> Door | None:
-        """The door that this caller may go through, or None: with the same work whether it exists or not.
+    def largest(self, usual: int) -> int:
+        """The bytes that the body of a call may have before anybody knows whose it is: the same for every id."""
+        return max([usual, *(door.rule.max_body or 0 for door in self._doors.values())])
 
-        `header` are the values of X-Webhook-Secret, `bearer` the tokens of Authorization: more or less than one of
-        the one that the rule's scheme names opens nothing.
-        """
+    def knows(self, rule_id: str, headers: Headers, now: datetime) -> Door | None:
+        """The door that this caller opens by a secret in a header, before the body is read; None proves nothing yet."""
         door = self._doors.get(rule_id)
-        given = bearer if door is not None and door.rule.scheme == "bearer" else header
-        wanted = door.secret if door is not None else None
-        same = same_secret(given[0] if len(given) == 1 else "", wanted or self._nobodys)
+        verdict = _verdict(door if door and door.by_token else None, b"", headers, now)
+        return door if verdict == "verified" else None
+
+    async def verify(self, rule_id: str, raw: bytes, headers: Headers, now: datetime) -> tuple[Door | None, Verdict]:
+        """The door of that id, if there is one, and whether the call may go through: the same work in either case."""
+        door = self._doors.get(rule_id)
         if door is None:
             self._asked.set()
-        return door if same and wanted else None
+        if len(raw) > AT_ONCE:
+            return door, await asyncio.to_thread(_verdict, door, raw, headers, now)
+        return door, _verdict(door, raw, headers, now)
 
     async def watch(self) -> None:
         """Refresh for ever. Raises nothing but cancellation: while Prefect is away the doors stay as they were."""
@@ -110,25 +128,33 @@ class Doors:
         for found in await deployed_rules(self._api, kinds=["webhook"]):
             if not isinstance(found.rule, WebhookRule):
                 continue
+            secrets: tuple[Secret, ...] = ()
+            closed = None
             try:
-                secret, closed = await self._secret(found.rule), None
+                secrets = await self._secrets(found.rule)
             except (ActionError, Refused) as error:  # this door only; while Prefect is away, all stay as they were
-                secret, closed = None, error.message
-            doors[found.rule.id] = Door(found.rule, found.deployment_id, found.paused, secret, closed)
+                closed = error.message
+            doors[found.rule.id] = Door(found.rule, found.deployment_id, found.paused, secrets, closed)
         for rule_id in doors.keys() | self._doors.keys():
             self._tell(self._doors.get(rule_id), doors.get(rule_id))
         self._doors = doors
         self._fresh_at = time.monotonic()
 
-    async def _secret(self, rule: WebhookRule) -> str:
+    async def _secrets(self, rule: WebhookRule) -> tuple[Secret, ...]:
         if rule.secret is None:
-            return webhook_secret(self._settings, rule.id)
-        since, secret = self._stored.get(rule.secret, (0.0, ""))
+            return (Secret(webhook_secret(self._settings, rule.id)),)
+        now = datetime.now(UTC)
+        # What has ended may be gone from its place already.
+        uses = [use for use in rule.secret if use.until is None or now < use.until]
+        if not uses:
+            raise SecretMissing("every secret of this webhook has ended")
+        return tuple([Secret(await self._read(use.ref, rule.scheme), use.until) for use in uses])
+
+    async def _read(self, reference: str, scheme: Scheme) -> str:
+        since, secret = self._stored.get((reference, scheme), (0.0, ""))
         if not secret or time.monotonic() - since > SECRET_SECONDS:
-            secret = str(await resolve(rule.secret, where="secret", api=self._api)).strip()
-            if not secret:
-                raise SecretMissing(f"{rule.secret} is empty")
-            self._stored[rule.secret] = (time.monotonic(), secret)
+            secret = await read_secret(reference, scheme, self._api)
+            self._stored[reference, scheme] = (time.monotonic(), secret)
         return secret
 
     def _tell(self, before: Door | None, now: Door | None) -> None:
@@ -143,3 +169,9 @@ class Doors:
         if problem != self.problem and problem:
             log.warning("doors.stale: %s", problem)
         self.problem = problem
+
+
+def _verdict(door: Door | None, raw: bytes, headers: Headers, now: datetime) -> Verdict:
+    if door is None:
+        return verify("header", raw, headers, (), now)
+    return verify(door.rule.scheme, raw, headers, door.secrets, now, door.rule.hmac)

@@ -1,17 +1,20 @@
 """`POST /hooks/{id}`: one call from outside, one run.
 
-The secret comes in the header that the rule's scheme names: `X-Webhook-Secret` (scheme header, the default) or
-`Authorization: Bearer` (scheme bearer); the other one is not looked at. It is verified before the body is read.
+Who calls is verified on the raw bytes, before anything is parsed. A caller who shows the webhook's secret in a header
+(schemes header and bearer) is known before the body is read. For everybody else the body comes first, whatever the id
+and the scheme, so that nobody learns from an answer, or from when it comes, which webhooks there are.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-import re
 import time
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Request, Response, Security
+from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from limits import (
     RateLimitItem,
@@ -23,6 +26,8 @@ from limits import (
 from pydantic import BaseModel, Field
 
 from ..prefect_api import Refused
+from ..webhooks.claims import proof_headers
+from ..webhooks.senders import DELIVERY_ID, delivery_id, greeting
 from .body import parse_body, read_body, shape_payload
 from .delivery import Delivery, deliver, new_delivery_id
 from .doors import Door
@@ -33,11 +38,14 @@ router = APIRouter(tags=["webhooks"])
 
 # Calls that wait for Prefect at once, each with its body in memory; more are asked to come again.
 MAX_WAITING = 500
+# What the bodies of all calls that have proved nothing yet may take together; at least two of the largest fit.
+MAX_UNPROVEN = 128 * 1024 * 1024
+# A refusal takes at least so long for each byte of the body. To sign it with three secrets takes less by any scheme (2
+# to 8 ns were measured), so that the time does not tell which scheme, if any, the body of a megabyte was verified by.
+REFUSAL_SECONDS = 20e-9
 
-_SECRET_HEADER = "x-webhook-secret"  # noqa: S105 - a header's name
 # Not for templates, expressions or anybody: they let their owner in somewhere.
-_PRIVATE = {_SECRET_HEADER, "authorization", "proxy-authorization", "cookie"}
-_DELIVERY_ID = re.compile(r"[\x21-\x7e]{1,200}")
+_PRIVATE = {"x-webhook-secret", "authorization", "proxy-authorization", "cookie"}
 _RATES: dict[str, type[RateLimitItem]] = {
     "s": RateLimitItemPerSecond,
     "m": RateLimitItemPerMinute,
@@ -55,19 +63,30 @@ class Answer(BaseModel):
     """What became of the call."""
 
     status: Literal["accepted", "skipped"] = Field(description="skipped: recorded in Prefect, but not to be run.")
-    delivery_id: str = Field(description="The Idempotency-Key of the call, or a new id.")
+    delivery_id: str = Field(description="The sender's own id, else the Idempotency-Key of the call, else a new id.")
     flow_run_id: str
     url: str | None = Field(description="The run in Prefect's UI.")
     reason: str | None = Field(default=None, description="Why it was skipped, such as overlap or condition_false.")
 
 
+class Greeting(BaseModel):
+    """The answer to GitHub's ping and to Slack's challenge, which make no run."""
+
+    status: Literal["pong"] | None = None
+    challenge: str | None = Field(default=None, description="What Slack sent.")
+
+
 @router.post(
     "/hooks/{rule_id}",
     status_code=202,
+    response_model=Answer,
     response_model_exclude_none=True,
     dependencies=_documents,
     responses={
-        200: {"model": Answer, "description": "This delivery id came before: what was answered then."},
+        200: {
+            "model": Answer | Greeting,
+            "description": "This delivery id came before: what was answered then. Or a sender's greeting.",
+        },
         **documented(400, 401, 408, 413, 415, 422, 429, 503),
     },
     openapi_extra={
@@ -83,7 +102,8 @@ class Answer(BaseModel):
                 "name": "Idempotency-Key",
                 "in": "header",
                 "schema": {"type": "string", "maxLength": 200},
-                "description": "The delivery's id. The same id again gives the same run, and 200.",
+                "description": "The delivery's id, where the sender has none of its own. "
+                "The same id again gives the same run, and 200.",
             }
         ],
     },
@@ -93,19 +113,19 @@ async def receive(
     request: Request,
     response: Response,
     service: TheService,
-) -> Answer:
+) -> Answer | JSONResponse:
     """Take one delivery: its run exists in Prefect when this answers 202."""
-    door = service.doors.admit(rule_id, request.headers.getlist(_SECRET_HEADER), _bearers(request))
-    if door is None:
-        service.refused += 1
-        raise HTTPException(401, "no such webhook, or not its secret", {"WWW-Authenticate": "Bearer"})
+    door, raw = await _verified(rule_id, request, service)
     count = service.counters[door.rule.id]
     _limit(service, door)
     if service.waiting >= MAX_WAITING:
         raise HTTPException(503, "too many calls wait for Prefect", {"Retry-After": str(RETRY_AFTER)})
     service.waiting += 1
     try:
-        delivery = await _read(request, service, door)
+        delivery = await _read(request, service, door, raw)
+        if isinstance(delivery, dict):
+            count["greeted"] += 1
+            return JSONResponse(delivery)
         answer = await deliver(service, door, delivery)
     except Refused as refused:
         count["failed"] += 1
@@ -129,22 +149,68 @@ async def receive(
     )
 
 
-async def _read(request: Request, service: Service, door: Door) -> Delivery:
+async def _verified(rule_id: str, request: Request, service: Service) -> tuple[Door, bytes | None]:
+    """The webhook that this call may go through, and the call's body where that had to be read to know.
+
+    Raises HTTPException: 401, the same for an unknown id and for everything that is wrong with a call; 413, 408, 503.
+    """
+    doors, headers, now = service.doors, request.headers.raw, datetime.now(UTC)
+    if (known := doors.knows(rule_id, headers, now)) is not None:
+        return known, None
+    raw = await _unproven(request, service)
+    began = time.monotonic()
+    door, verdict = await doors.verify(rule_id, raw, headers, now)
+    if door is None or verdict != "verified":
+        service.refused += 1
+        if door is not None:
+            service.counters[door.rule.id][verdict] += 1
+        if (left := began + len(raw) * REFUSAL_SECONDS - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+        raise HTTPException(401, "no such webhook, or not its secret", {"WWW-Authenticate": "Bearer"})
+    if len(raw) > (limit := _max_body(service, door)):
+        raise HTTPException(413, f"the body is larger than the {limit} bytes that this webhook takes")
+    return door, raw
+
+
+async def _unproven(request: Request, service: Service) -> bytes:
+    largest, held = service.doors.largest(service.settings.max_body), 0
+
+    def hold(size: int) -> None:
+        nonlocal held
+        held += size
+        service.unproven += size
+        if service.unproven > max(MAX_UNPROVEN, 2 * largest):
+            busy = {"Retry-After": str(RETRY_AFTER), "Connection": "close"}
+            raise HTTPException(503, "too many calls at once", busy)
+
+    try:
+        return await read_body(request, largest, hold)
+    finally:
+        service.unproven -= held
+
+
+async def _read(request: Request, service: Service, door: Door, raw: bytes | None) -> Delivery | dict[str, str]:
+    """The delivery of a verified call; or the answer to a greeting, which is none."""
+    rule = door.rule
     keys = request.headers.getlist("idempotency-key")
-    if len(keys) > 1 or (keys and not _DELIVERY_ID.fullmatch(keys[0])):
+    if len(keys) > 1 or (keys and not DELIVERY_ID.fullmatch(keys[0])):
         raise HTTPException(400, "Idempotency-Key: allowed: once, 1 to 200 visible ASCII characters")
-    raw = await read_body(request, door.rule.max_body or service.settings.max_body)
+    if raw is None:
+        raw = await read_body(request, _max_body(service, door))
     body = parse_body(
         raw, request.headers.get("content-type", ""), ", ".join(request.headers.getlist("content-encoding"))
     )
-    headers = {name: value for name, value in request.headers.items() if name not in _PRIVATE}
-    payload = shape_payload(body, headers, door.rule.template)
-    return Delivery(keys[0] if keys else new_delivery_id(), headers, body, payload)
+    private = _PRIVATE | proof_headers(rule.scheme, rule.hmac)
+    headers = {name: value for name, value in request.headers.items() if name not in private}
+    if (greeted := greeting(rule.scheme, headers, body)) is not None:
+        return greeted
+    payload = shape_payload(body, headers, rule.template)
+    known_as = delivery_id(rule.scheme, headers, body) or (keys[0] if keys else new_delivery_id())
+    return Delivery(known_as, headers, body, payload)
 
 
-def _bearers(request: Request) -> list[str]:
-    given = [value.partition(" ") for value in request.headers.getlist("authorization")]
-    return [token.strip() for scheme, _, token in given if scheme.lower() == "bearer"]
+def _max_body(service: Service, door: Door) -> int:
+    return door.rule.max_body or service.settings.max_body
 
 
 def _limit(service: Service, door: Door) -> None:

@@ -37,6 +37,8 @@ class Service:
     limiter: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
     waiting: int = 0
     """Calls that wait for Prefect now."""
+    unproven: int = 0
+    """Bytes of bodies that are held now, of calls that may be anybody's."""
     refused: int = 0
     """Calls for an unknown webhook or with a wrong secret, since the start."""
 

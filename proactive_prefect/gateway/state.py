@@ -41,7 +41,12 @@ class Calls(BaseModel):
     accepted: int = 0
     skipped: int = 0
     repeated: int = Field(default=0, description="Deliveries that had come before.")
+    greeted: int = Field(default=0, description="Pings and challenges, by which senders ask whether we are there.")
     failed: int = Field(default=0, description="Verified, but answered with an error.")
+    mismatch: int = Field(default=0, description="Refused: another secret, or another body than was signed.")
+    malformed: int = Field(default=0, description="Refused: a header that the scheme needs is missing or wrong.")
+    late: int = Field(default=0, description="Refused: signed more than five minutes from this machine's time.")
+    no_secret: int = Field(default=0, description="Refused: the webhook was closed.")
 
 
 class WebhookState(BaseModel):

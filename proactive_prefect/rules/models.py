@@ -15,11 +15,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from .actions import Action, Call
 from .durations import Duration, at_least, format_duration
 from .policies import Count, Flag, Instant, KeyMistake, Policies, Timezone
+from .schemes import GIVEN_BY_SENDER, HmacOptions, Scheme, Secrets
 from .timing import CRON_SPLAY_LIMIT, CronTiming, IntervalTiming, OnceTiming, Timing, check_cron, splay_offset
 
 Kind = Literal["heartbeat", "cron", "skill", "webhook"]
 KINDS: tuple[Kind, ...] = ("heartbeat", "cron", "skill", "webhook")
-Scheme = Literal["header", "bearer"]
 
 # All interval rules count from one instant, so that an edit or a redeploy never shifts their phase.
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
@@ -45,20 +45,6 @@ Cron = Annotated[
     AfterValidator(_checked_cron),
     Field(description='Five fields, or "@daily" and kin.', examples=["0 9 * * mon-fri"], max_length=500),
 ]
-_REFERENCE = r"^\$\{(env:[A-Za-z_]\w*|secret:[a-z0-9-]+)\}$"
-
-
-def _only_named(value: str) -> str:
-    if not re.fullmatch(_REFERENCE, value):
-        raise KeyMistake(
-            (),
-            "is a secret itself, where only its name may stand; allowed: "
-            '"${env:NAME}", "${secret:block-name}", or no such key: then one is generated in PROACTIVE_HOME',
-        )
-    return value
-
-
-SecretRef = Annotated[str, AfterValidator(_only_named), Field(json_schema_extra={"pattern": _REFERENCE})]
 CHANNEL = re.compile(r"^[a-z0-9-]+/[a-z0-9-]+$")
 
 
@@ -210,11 +196,17 @@ class WebhookRule(RuleBase):
     """Run when somebody calls `POST /hooks/{id}` with the right secret."""
 
     kind: Literal["webhook"] = "webhook"
-    scheme: Scheme = Field(default="header", description="header: X-Webhook-Secret; bearer: Authorization.")
-    secret: SecretRef | None = Field(
-        default=None,
-        description="Where the secret is kept; absent: generated on first use, in PROACTIVE_HOME.",
+    scheme: Scheme = Field(
+        default="header",
+        description="How callers prove who they are. header: X-Webhook-Secret; bearer: Authorization; "
+        "the others sign the body: their senders' own schemes, Standard Webhooks, or as `hmac` says.",
     )
+    secret: Secrets | None = Field(
+        default=None,
+        description="Where the secret is kept, or a list of up to three, each with its end; "
+        "absent: generated on first use, in PROACTIVE_HOME.",
+    )
+    hmac: HmacOptions | None = Field(default=None, description="Of scheme hmac, which needs it.")
     max_body: Count | None = Field(default=None, ge=1, le=67_108_864, description="Bytes. Default: PROACTIVE_MAX_BODY.")
     rate_limit: str | None = Field(
         default=None,
@@ -228,6 +220,20 @@ class WebhookRule(RuleBase):
     template: str | None = Field(
         default=None, max_length=20_000, description="A jinja template over headers and body: the payload."
     )
+
+    @model_validator(mode="after")
+    def _whole_scheme(self) -> WebhookRule:
+        if self.scheme == "hmac" and self.hmac is None:
+            raise KeyMistake(("scheme",), "'hmac' needs its options; allowed: with hmac = { header = \"X-Signature\" }")
+        if self.scheme != "hmac" and self.hmac is not None:
+            raise KeyMistake(("hmac",), f'has no meaning with scheme = "{self.scheme}"; allowed: with scheme = "hmac"')
+        if self.scheme in GIVEN_BY_SENDER and self.secret is None:
+            raise KeyMistake(
+                ("scheme",),
+                f"{self.scheme!r} needs a secret, which its sender makes; "
+                'allowed: with secret = "${env:NAME}", "${file:/absolute/path}" or "${secret:block-name}"',
+            )
+        return self
 
     @property
     def timing(self) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,9 @@ CANARY = "canary-3f1c8a72b9d64e05"
 TOKEN = f"token-{CANARY}"
 ENV_SECRET = f"env-{CANARY}"
 BLOCK_SECRET = f"block-{CANARY}"
+STANDARD_SECRET = "whsec_" + base64.b64encode(f"standard-{CANARY}".encode()).decode()
+FILE_SECRET = f"file-{CANARY}"
+SECRET_FILE = Path(tempfile.gettempdir()) / f"proactive-test-secret-{os.getpid()}"
 
 SERVE = (
     "from proactive_prefect.gateway.serve import serve\n"
@@ -45,6 +51,27 @@ HOOKS: list[dict[str, Any]] = [
     {"id": "asked", "when": "payload.go == true"},
     {"id": "off", "enabled": False},
     {"id": "one-at-a-time", "on_overlap": "skip"},
+    {"id": "github", "scheme": "github"},
+    {
+        "id": "rotated",
+        "scheme": "github",
+        "secret": [
+            "${env:TEST_HOOK_SECRET}",
+            {"ref": "${secret:test-hook-secret}", "until": "2099-01-01T00:00:00Z"},
+            {"ref": "${env:TEST_HOOK_NOT_SET}", "until": "2026-01-01T00:00:00Z"},
+        ],
+    },
+    {"id": "stripe", "scheme": "stripe", "secret": "${env:TEST_HOOK_SECRET}", "max_body": 2_000},
+    {"id": "slack", "scheme": "slack", "secret": "${env:TEST_HOOK_SECRET}"},
+    {"id": "standard", "scheme": "standard", "secret": "${env:TEST_HOOK_STANDARD}"},
+    {"id": "no-standard", "scheme": "standard", "secret": "${env:TEST_HOOK_SECRET}"},
+    {
+        "id": "signed",
+        "scheme": "hmac",
+        "hmac": {"header": "X-Sig", "algorithm": "sha512", "encoding": "base64", "prefix": "sha512="},
+        "secret": f"${{file:{SECRET_FILE}}}",
+        "template": "{{ headers | tojson }}",
+    },
 ]
 
 
@@ -117,6 +144,7 @@ def start_gateway(server: Server, home: Path, **env: str) -> Gateway:
         "PROACTIVE_GATEWAY_PORT": str(port),
         "PROACTIVE_TOKEN": TOKEN,
         "TEST_HOOK_SECRET": ENV_SECRET,
+        "TEST_HOOK_STANDARD": STANDARD_SECRET,
         **env,
     }
     with log.open("ab") as out:
@@ -135,6 +163,7 @@ def gateway(prefect_server: Server, tmp_path_factory: pytest.TempPathFactory) ->
         await apply("gateway-tests", *HOOKS)
 
     asyncio.run(arrange())
+    SECRET_FILE.write_text(f"{FILE_SECRET}\n")
     running = start_gateway(prefect_server, tmp_path_factory.mktemp("gateway") / "home")
     try:
         wait_until_sync(lambda: running.is_ready(len(HOOKS)), what="the gateway knows its webhooks")
@@ -142,6 +171,7 @@ def gateway(prefect_server: Server, tmp_path_factory: pytest.TempPathFactory) ->
     finally:
         stop(running.process)
         asyncio.run(forget("gateway-tests"))
+        SECRET_FILE.unlink()
 
 
 @pytest.fixture

@@ -107,13 +107,14 @@ def test_openapi_describes_every_answer(http: httpx.Client) -> None:
     answer = http.get("/openapi.json", headers=OPERATOR)
     assert answer.status_code == 200
     document = answer.json()
-    assert document["paths"].keys() == {"/hooks/{rule_id}", STATE, "/healthz", "/readyz"}
+    assert document["paths"].keys() == {"/hooks/{rule_id}", STATE, "/api/v1/proactive/why", "/healthz", "/readyz"}
     hook = document["paths"]["/hooks/{rule_id}"]["post"]
     assert hook["responses"].keys() == {"200", "202", "400", "401", "408", "413", "415", "422", "429", "503"}
     for status, response in hook["responses"].items():
         media, schema = next(iter(response["content"].items()))
-        wanted = ("application/json", "Answer") if status < "300" else ("application/problem+json", "Problem")
-        assert (media, schema["schema"]["$ref"].rsplit("/")[-1]) == wanted
+        names = {one["$ref"].rsplit("/")[-1] for one in schema["schema"].get("anyOf", [schema["schema"]])}
+        wanted = {"200": {"Answer", "Greeting"}, "202": {"Answer"}}.get(status, {"Problem"})
+        assert (media, names) == ("application/json" if status < "300" else "application/problem+json", wanted)
     assert {"ProactiveState", "RuleState", "Problem"} <= document["components"]["schemas"].keys()
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert http.get("/docs", headers=OPERATOR).headers["content-type"].startswith("text/html")

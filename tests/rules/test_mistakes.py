@@ -247,6 +247,52 @@ CASES = {
     "a webhook that waits for more": hook("coalesce = true", "coalesce: true", "coalesce", "durable inbox", ""),
     "a webhook's condition": hook('when = "1 +"', "when: 1 +", "when", "CEL", ""),
     "a webhook's template": hook('template = "{{ x"', "template: '{{ x'", "template", "not a template", "jinja"),
+    "a scheme that nobody knows": hook('scheme = "gitub"', "scheme: gitub", "scheme", '"github"', '"standard", "hmac"'),
+    "scheme hmac alone": hook(
+        'scheme = "hmac"', "scheme: hmac", "scheme", "needs its options", 'header = "X-Signature"'
+    ),
+    "options of another scheme": hook(
+        'hmac = { header = "X-Sig" }', "hmac: { header: X-Sig }", "hmac", 'scheme = "header"', 'scheme = "hmac"'
+    ),
+    "an hmac without its header": hook("hmac = {}", "hmac: {}", "hmac.header", "is missing", "X-Signature"),
+    "a header's name with a space": hook(
+        'hmac = { header = "X Sig" }', "hmac: { header: X Sig }", "hmac.header", "'X Sig'", "The header"
+    ),
+    "an unknown hash": hook(
+        'scheme = "hmac"\nhmac = { header = "X-Sig", algorithm = "md5" }',
+        "scheme: hmac\n    hmac: { header: X-Sig, algorithm: md5 }",
+        "hmac.algorithm",
+        "'md5'",
+        '"sha1", "sha256"',
+    ),
+    "a sender's scheme without its secret": hook(
+        'scheme = "stripe"', "scheme: stripe", "scheme", "its sender makes", "${env:NAME}"
+    ),
+    "no secret in the list": hook("secret = []", "secret: []", "secret", "0 secrets", "1 to 3"),
+    "four secrets": hook(
+        'secret = ["${env:A}", "${env:B}", "${env:C}", "${env:D}"]',
+        "secret: ['${env:A}', '${env:B}', '${env:C}', '${env:D}']",
+        "secret",
+        "4 secrets",
+        "1 to 3",
+    ),
+    "a secret's end without an offset": hook(
+        'secret = [{ ref = "${env:A}", until = "2027-01-01T00:00:00" }]',
+        "secret: [{ ref: '${env:A}', until: '2027-01-01T00:00:00' }]",
+        "secret[0].until",
+        "not shown",
+        "ISO 8601",
+    ),
+    "a secret without a reference": hook(
+        "secret = [{ until = 2027-01-01T00:00:00Z }]",
+        "secret: [{ until: '2027-01-01T00:00:00Z' }]",
+        "secret[0].ref",
+        "is missing",
+        "kept",
+    ),
+    "a relative file": hook(
+        'secret = "${file:secret}"', "secret: '${file:secret}'", "secret", "a secret itself", "${file:/absolute/path}"
+    ),
     "a rate without a time": hook('rate_limit = "60"', "rate_limit: '60'", "rate_limit", "'60'", "60/minute"),
     "too large a body": hook("max_body = 100000000", "max_body: 100000000", "max_body", "100000000", "up to 67108864"),
     "PicoBot without seconds": picobot('cron = "0 18 * * *"', "cron: 0 18 * * *", "cron", "5 fields", "0 0 18 * * *"),
@@ -359,17 +405,20 @@ def test_quotas_are_kept(quota: str, rules: list[dict[str, str]], expected: str,
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "told_of"),
     [
-        ("secret", '"hunter2"'),
-        ("secret", '["hunter2"]'),
-        ("scheme", '{ token = "hunter2" }'),
+        ("secret", '"hunter2"', "secret"),
+        ("secret", '["hunter2"]', "secret[0]"),
+        ("secret", '["${env:NEW}", { ref = "hunter2" }]', "secret[1].ref"),
+        ("secret", '["${env:NEW}", { ref = "${env:OLD}", until = "hunter2" }]', "secret[1].until"),
+        ("secret", '{ ref = "hunter2" }', "secret"),
+        ("scheme", '{ token = "hunter2" }', "scheme"),
     ],
 )
-def test_a_secret_in_the_file_is_refused_and_never_repeated(key: str, value: str, tmp_path: Path) -> None:
+def test_a_secret_in_the_file_is_refused_and_never_repeated(key: str, value: str, told_of: str, tmp_path: Path) -> None:
     """A webhook's secret may only be named; a message about it does not show it."""
     (mistake,) = mistakes_of(f'[[webhook]]\nid = "w"\n{TOML_ACTION}\n{key} = {value}', ".toml", tmp_path)
-    assert (mistake.line, mistake.path) == (4, f"webhook[0].{key}")
+    assert (mistake.line, mistake.path) == (4, f"webhook[0].{told_of}")
     assert "hunter2" not in str(mistake)
 
 

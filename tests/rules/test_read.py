@@ -89,6 +89,13 @@ rate_limit = "60/minute"
 when = 'payload.total > 10'
 template = "{{ payload.total }}"
 action = { type = "command", argv = ["true"] }
+
+[[webhook]]
+id = "pushes"
+scheme = "hmac"
+hmac = { header = "X-Sig", algorithm = "sha512", encoding = "base64", prefix = "v1=" }
+secret = ["${file:/run/secrets/new}", { ref = "${secret:old}", until = "2027-01-01T00:00:00Z" }]
+action = { type = "command", argv = ["true"] }
 """
 
 
@@ -110,7 +117,7 @@ def test_toml_yaml_and_json_give_the_same_rulebook(suffix: str, tmp_path: Path) 
     expected = read(FULL, tmp_path)
     other = read(in_language(tomllib.loads(FULL), suffix), tmp_path, suffix)
     assert other == expected
-    assert [rule.id for rule in other.rules] == ["disk", "mood", "report", "tidy", "greet", "orders"]
+    assert [rule.id for rule in other.rules] == ["disk", "mood", "report", "tidy", "greet", "orders", "pushes"]
 
 
 def test_defaults_lie_beneath_each_rule(tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""What a call claims, by scheme: the signatures that it brings, and how the right one is made with a secret.
+
+Each scheme is its sender's own rule:
+
+- github: https://docs.github.com/webhooks/using-webhooks/validating-webhook-deliveries
+- stripe: https://docs.stripe.com/webhooks#verify-manually
+- slack: https://docs.slack.dev/authentication/verifying-requests-from-slack
+- standard: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, `v1` of it
+
+A header that a scheme needs has to come exactly once: of two, a proxy may have looked at the other one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, assert_never
+
+from standardwebhooks import Webhook
+
+from ..rules.schemes import HmacOptions, Scheme
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names and values as they came, as ASGI has them."""
+
+TOLERANCE = 300
+"""Seconds that a signed timestamp may be away from now, either way: what Stripe, Slack and Standard Webhooks advise."""
+
+MAX_SIGNATURES = 10
+
+_SECONDS = re.compile(rb"[1-9][0-9]{0,10}")
+# Standard Webhooks forbids the full stop, which separates what is signed.
+_MESSAGE_ID = re.compile(rb"[\x21-\x2d\x2f-\x7e]{1,200}")
+
+Fault = Literal["malformed", "late"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a call brings to prove who sent it. `wanted` makes, with a secret, what one of `given` has to be."""
+
+    given: tuple[bytes, ...]
+    wanted: Callable[[str], bytes]
+
+
+def read_claim(
+    scheme: Scheme, raw: bytes, headers: Headers, now: datetime, options: HmacOptions | None
+) -> Claim | Fault:
+    """The claim of a call whose body is `raw`, or what is wrong with it before any secret is looked at."""
+    match scheme:
+        case "header":
+            return _token(raw, _one(headers, b"x-webhook-secret"))
+        case "bearer":
+            return _token(raw, _bearer(_one(headers, b"authorization")))
+        case "github":
+            return _prefixed(raw, _one(headers, b"x-hub-signature-256"), b"sha256=", _hex(raw, "sha256"))
+        case "stripe":
+            return _stripe(raw, _one(headers, b"stripe-signature"), now)
+        case "slack":
+            signature, at = _one(headers, b"x-slack-signature"), _one(headers, b"x-slack-request-timestamp")
+            if at is None or not _SECONDS.fullmatch(at):
+                return "malformed"
+            if not _timely(at, now):
+                return "late"
+            return _prefixed(raw, signature, b"v0=", _hex(raw, "sha256", b"v0:" + at + b":"))
+        case "standard":
+            return _standard(raw, headers, now)
+        case "hmac":
+            if options is None:
+                raise ValueError("scheme hmac without its options")
+            return _configured(raw, _one(headers, options.header.lower().encode()), options)
+        case _:
+            assert_never(scheme)
+
+
+def no_claim(raw: bytes) -> Claim:
+    """A claim that nothing fulfils, at the cost of one that somebody might."""
+    return Claim((b"",), _hex(raw, "sha256"))
+
+
+def proof_headers(scheme: Scheme, options: HmacOptions | None) -> frozenset[str]:
+    """The lower-case names of the headers that let their owner in: not for templates, expressions or records."""
+    match scheme:
+        case "header":
+            return frozenset({"x-webhook-secret"})
+        case "bearer":
+            return frozenset({"authorization"})
+        case "github":
+            return frozenset({"x-hub-signature-256", "x-hub-signature"})
+        case "stripe":
+            return frozenset({"stripe-signature"})
+        case "slack":
+            return frozenset({"x-slack-signature"})
+        case "standard":
+            return frozenset({"webhook-signature"})
+        case "hmac":
+            return frozenset({options.header.lower()} if options else ())
+        case _:
+            assert_never(scheme)
+
+
+def _token(raw: bytes, given: bytes | None) -> Claim | Fault:
+    sign = _hex(raw, "sha256")
+
+    def wanted(secret: str) -> bytes:
+        sign(secret)  # the work of the other schemes, so that a refusal does not tell which one it was
+        return secret.encode()
+
+    return "malformed" if given is None else Claim((given,), wanted)
+
+
+def _prefixed(raw: bytes, value: bytes | None, prefix: bytes, wanted: Callable[[str], bytes]) -> Claim | Fault:
+    if value is None or not value.startswith(prefix):
+        return "malformed"
+    return Claim((value.removeprefix(prefix),), wanted)
+
+
+def _configured(raw: bytes, value: bytes | None, options: HmacOptions) -> Claim | Fault:
+    match options.encoding:
+        case "hex":
+            claim = _prefixed(raw, value, options.prefix.encode(), _hex(raw, options.algorithm))
+            # Hexadecimal digits are written either way; the schemes that have a name say lower case.
+            return claim if isinstance(claim, str) else Claim((claim.given[0].lower(),), claim.wanted)
+        case "base64":
+            return _prefixed(
+                raw,
+                value,
+                options.prefix.encode(),
+                lambda secret: base64.b64encode(_mac(secret, options.algorithm, b"", raw)),
+            )
+        case _:
+            assert_never(options.encoding)
+
+
+def _stripe(raw: bytes, value: bytes | None, now: datetime) -> Claim | Fault:
+    pairs = [part.partition(b"=") for part in (value or b"").split(b",")]
+    times = [text for name, _, text in pairs if name == b"t"]
+    given = tuple(text for name, _, text in pairs if name == b"v1")
+    if len(times) != 1 or not _SECONDS.fullmatch(times[0]) or not 1 <= len(given) <= MAX_SIGNATURES:
+        return "malformed"
+    if not _timely(times[0], now):
+        return "late"
+    return Claim(given, _hex(raw, "sha256", times[0] + b"."))
+
+
+def _standard(raw: bytes, headers: Headers, now: datetime) -> Claim | Fault:
+    message, at = _one(headers, b"webhook-id"), _one(headers, b"webhook-timestamp")
+    given = tuple(part for part in (_one(headers, b"webhook-signature") or b"").split(b" ") if part[:3] == b"v1,")
+    if message is None or not _MESSAGE_ID.fullmatch(message) or at is None or not _SECONDS.fullmatch(at):
+        return "malformed"
+    if not 1 <= len(given) <= MAX_SIGNATURES:
+        return "malformed"
+    if not _timely(at, now):
+        return "late"
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return "malformed"
+    # Its `verify` would ask the clock, and fail in its own ways on what is no base64; what it signs is all we need.
+    moment = datetime.fromtimestamp(int(at), UTC)
+    return Claim(given, lambda secret: Webhook(secret).sign(message.decode(), moment, text).encode())
+
+
+def _hex(raw: bytes, algorithm: str, before: bytes = b"") -> Callable[[str], bytes]:
+    return lambda secret: _mac(secret, algorithm, before, raw).hex().encode()
+
+
+def _mac(secret: str, algorithm: str, before: bytes, raw: bytes) -> bytes:
+    made = hmac.new(secret.encode(), before, algorithm)
+    made.update(raw)
+    return made.digest()
+
+
+def _timely(at: bytes, now: datetime) -> bool:
+    return abs(now.timestamp() - int(at)) <= TOLERANCE
+
+
+def _one(headers: Headers, name: bytes) -> bytes | None:
+    values = [value.strip() for found, value in headers if found.lower() == name]
+    return values[0] if len(values) == 1 else None
+
+
+def _bearer(value: bytes | None) -> bytes | None:
+    scheme, _, token = (value or b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else None
