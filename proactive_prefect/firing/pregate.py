@@ -8,11 +8,24 @@ from typing import assert_never
 from prefect.client.schemas.objects import FlowRun
 
 from ..prefect_api import PrefectApi
+from ..prefect_api.deployments import TAG
 from ..prefect_api.runs import read_run, set_state
-from ..rules.models import RuleBase
+from ..rules.models import RuleBase, from_snapshot
 from .facts import gather, occurrence_of
 from .gate import Facts, Hold, Run, Skip, decide
 from .outcome import missed, skipped
+
+
+async def is_settled(api: PrefectApi, flow_run: FlowRun) -> bool:
+    """`pregate` for a run of any deployment: only one that carries a rule of ours goes through the gate."""
+    snapshot = flow_run.parameters.get("rule")
+    if TAG not in flow_run.tags or not isinstance(snapshot, str):
+        return False
+    try:
+        rule = from_snapshot(snapshot)
+    except ValueError:
+        return False  # the run itself says what is wrong with it
+    return await pregate(api, flow_run, rule)
 
 
 async def pregate(api: PrefectApi, flow_run: FlowRun, rule: RuleBase) -> bool:

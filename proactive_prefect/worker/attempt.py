@@ -11,7 +11,7 @@ import tempfile
 from logging import Logger, LoggerAdapter
 from typing import Any
 
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
@@ -136,7 +136,8 @@ class Attempt:
             await asyncio.wait_for(self.spare.ended(), self._grace)
         self.spare.kill()
 
-    def suspend(self, state: State[Any]) -> None:
-        """Tell the flow that it was suspended from outside: it stops at its next boundary."""
-        if self.spare is not None and self.spare.alive:
+    async def suspend(self) -> None:
+        """Tell the flow that it was suspended from outside, if it still is: it stops at its next boundary."""
+        state = await self._states.current(self.flow_run.id)
+        if state is not None and state.is_paused() and self.spare is not None and self.spare.alive:
             self.spare.channel.send({"suspended": state.model_dump(mode="json")})

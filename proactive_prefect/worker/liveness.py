@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from logging import Logger, LoggerAdapter
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import Event, emit_event
 
+from .attempt import Attempt
 from .owners import Orphans
 from .states import HELD
 from .wake import Ears
@@ -51,7 +52,7 @@ class Liveness:
         """Events may have been missed: ask once which runs others hold."""
         self._survey = True
 
-    async def watch(self, ears: Ears, held_here: Callable[[], list[FlowRun]]) -> None:
+    async def watch(self, ears: Ears, attempts: Mapping[UUID, Attempt]) -> None:
         """Look and sign until cancelled. Only who hears the others may judge them by their silence."""
         signed_at = time.monotonic()
         while True:
@@ -66,6 +67,7 @@ class Liveness:
                 self._logger.warning("Could not settle the runs of a dead worker: %s", error or type(error).__name__)
             if time.monotonic() - signed_at > _SIGN_EVERY:
                 signed_at = time.monotonic()
-                for flow_run in held_here():
-                    _give_sign(flow_run)
+                for attempt in attempts.values():
+                    if attempt.spare is not None:
+                        _give_sign(attempt.flow_run)
             await asyncio.sleep(_LOOK_EVERY)

@@ -60,6 +60,10 @@ class States:
         self._signed = signed
         self._logger = logger
 
+    async def current(self, run_id: UUID) -> State[Any] | None:
+        """The state that a run is in now."""
+        return (await self._client.read_flow_run(run_id)).state
+
     async def claim(self, flow_run: FlowRun) -> Claim:
         """Propose Pending: the one atomic step that decides which worker runs it. A lost claim is no error."""
         pending: State[Any] = Pending(message=self._signed)

@@ -22,20 +22,20 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import get_worker_logger
 from prefect.workers.base import BaseWorker
 
-from ..errors import InputError, PrefectError
-from ..firing.pregate import pregate
+from ..errors import PrefectError
+from ..firing.pregate import is_settled
 from ..prefect_api import PrefectApi
-from ..prefect_api.deployments import TAG
-from ..rules.models import from_snapshot
 from ..settings import Settings
 from .attempt import Attempt
 from .job import ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult
+from .jobs import Jobs, asked_once
 from .liveness import Liveness
 from .owners import Lock, Orphans, Owner
 from .seam import ControlChannel
+from .slots import Slots
 from .spares import Spare, Spares
 from .states import States
-from .wake import Alarm, Ears, Together
+from .wake import Alarm, Ears
 
 _AHEAD = 300.0  # seconds for which instants are fetched ahead
 _LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
@@ -54,40 +54,27 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     job_configuration_variables = ProactiveVariables
 
     _display_name = "Proactive"
-    _description = (
-        "Starts flow runs on the instant on this machine: woken by events instead of polling, in warm processes that "
-        "are forked ahead. Runs any flow."
-    )
-    _documentation_url = "https://github.com/PrefectHQ/prefect"
+    _description = "Starts runs of any flow on the instant on this machine: woken by events, in processes forked ahead."
 
     def __init__(self, work_pool_name: str, **options: Any) -> None:
         super().__init__(work_pool_name, **options)
         self._settings = Settings()
         self._queues: list[str] = sorted(options.get("work_queues") or [])
-        self._at_most: int | None = options.get("limit")
+        self._slots = Slots(options.get("limit"))
         self._log = get_worker_logger(self)
         self._me = Owner(worker=self.name, host=socket.gethostname(), mark=uuid4().hex[:12])
         self._lock = Lock(self._settings.home, self._me, work_pool_name)
         self._pool_name = work_pool_name
         self._attempts: dict[UUID, Attempt] = {}
-        self._given_up: dict[UUID, float] = {}
         self._alarm = Alarm()
         self._ears = Ears(heard=self._hear, reconnected=self._reconnected, logger=self._log)
         self._control = ControlChannel()
-        self._looked_at = time.time()
-        self._look_far = True
+        self._looked_at, self._look_far = time.time(), True
         self._far_at: list[float] = []
-        self._full = False
-        self._limited = False
-        self._waiting: dict[UUID | None, list[FlowRun]] = {}
         self._stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
-        self._deployments = Together(self._read_deployment)
-        self._flows: dict[UUID, Any] = {}
         self._seeking: set[UUID] = set()
-
-    # -- life ------------------------------------------------------------------------------------------------------
 
     async def start(
         self,
@@ -101,13 +88,18 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         """
         async with self, self._control:
             self._lock.__enter__()
+            self._jobs = Jobs(self.client)
             self._states = States(self.client, signed=self._me.claim(), logger=self._log)
             orphans = Orphans(self.client, self._states, self._lock, self._me, self._pool_name)
             self._liveness = Liveness(orphans, self._log)
             self._spares = Spares(
                 size=self._settings.worker_spares,
                 preload=[name.strip() for name in self._settings.worker_preload.split(",") if name.strip()],
-                env={**os.environ, **ProactiveJobConfiguration._base_environment(), **await self._asked_once()},
+                env={
+                    **os.environ,
+                    **ProactiveJobConfiguration._base_environment(),
+                    **await asked_once(self.client, self._me.mark),
+                },
                 logger=self._log,
             )
             try:
@@ -126,25 +118,13 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                     self._lock.__exit__()  # else the file stays, for the next worker to settle what is left
         printer(f"Worker {self.name!r} stopped!")
 
-    async def _asked_once(self) -> dict[str, str]:
-        """Settings that spare each process of a run from asking the server what this one knows."""
-        known = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false"}  # done by this process
-        try:
-            await self.client.request("GET", "/csrf-token", params={"client": self._me.mark})
-        except httpx.HTTPStatusError as answer:
-            if answer.response.status_code == 422:  # the server does not use them
-                known["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
-        except httpx.HTTPError:
-            pass  # away: then each process asks for itself
-        return known
-
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_in_touch())
             group.create_task(self._listen())
             group.create_task(self._watch())
             group.create_task(self._spares.watch())
-            group.create_task(self._liveness.watch(self._ears, self._held_here))
+            group.create_task(self._liveness.watch(self._ears, self._attempts))
 
     async def _keep_in_touch(self) -> None:
         """Prefect's own signs of life of a worker, and news of its work pool."""
@@ -167,8 +147,6 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     def is_worker_still_polling(self, query_interval_seconds: float) -> bool:
         """For the health check: whether the worker has looked for runs lately."""
         return time.time() - self._looked_at < max(3 * _SLOW_LOOK, 30 * query_interval_seconds)
-
-    # -- looking for runs ------------------------------------------------------------------------------------------
 
     def _reconnected(self) -> None:
         self._liveness.resurvey()
@@ -195,12 +173,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         elif kind in (StateType.CANCELLING, StateType.CANCELLED) and attempt is not None:
             self._spawn(attempt.cancel())
         elif kind == StateType.PAUSED and attempt is not None:
-            self._spawn(self._pass_on_suspension(attempt))
-
-    async def _pass_on_suspension(self, attempt: Attempt) -> None:
-        state = (await self.client.read_flow_run(attempt.flow_run.id)).state
-        if state is not None and state.is_paused():
-            attempt.suspend(state)
+            self._spawn(attempt.suspend())
 
     async def _watch(self) -> None:
         """Look when something may be due. A look asks the server, which knows limits, priorities and pauses."""
@@ -240,7 +213,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         self._looked_at = time.time()
         if ahead > _LEAD:
             queues = await self.client.read_work_queues(work_pool_name=self._pool_name)
-            self._limited = any(queue.concurrency_limit is not None for queue in queues)
+            self._slots.queues_limited = any(queue.concurrency_limit is not None for queue in queues)
         self._alarm.drop(asked + _LEAD)
         instants: dict[UUID, float] = {}
         for entry in entries:
@@ -262,15 +235,12 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
 
     def _begin(self, flow_run: FlowRun) -> bool:
         """Begin a run unless the worker's own limit is reached."""
-        if self._at_most is not None and len(self._attempts) >= self._at_most:
-            self._full = True
+        if self._slots.is_full(len(self._attempts)):
             return False
         attempt = Attempt(flow_run, states=self._states, control=self._control, logger=self._log)
         self._attempts[flow_run.id] = attempt
         self._spawn(self._work(attempt))
         return True
-
-    # -- one run ---------------------------------------------------------------------------------------------------
 
     async def _work(self, attempt: Attempt) -> None:
         flow_run = attempt.flow_run
@@ -287,52 +257,34 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             if attempt.spare is not None:
                 self._use_free_slot(flow_run.deployment_id)
 
-    def _held_here(self) -> list[FlowRun]:
-        return [attempt.flow_run for attempt in self._attempts.values() if attempt.spare is not None]
-
     def _use_free_slot(self, deployment_id: UUID | None) -> None:
         """A run ended: one that waits for its deployment's limit goes next, or for that of the pool, or of a queue."""
-        if waiting := self._waiting.pop(deployment_id, None):
-            first, *rest = waiting
-            if rest:
-                self._waiting[deployment_id] = rest
-            if first.id not in self._attempts and not self._stopping:
-                self._begin(first)
-        if self._full or self._limited or self.work_pool.concurrency_limit is not None:
-            self._full = False
+        first = self._slots.next_of(deployment_id)
+        if first is not None and first.id not in self._attempts and not self._stopping:
+            self._begin(first)
+        if self._slots.is_news() or self.work_pool.concurrency_limit is not None:
             self._alarm.ring()
 
     async def _claim_and_run(self, attempt: Attempt) -> None:
         flow_run = attempt.flow_run
         async with self._starting:
-            if self._stopping or await self._is_settled(flow_run):
+            if self._stopping or await is_settled(PrefectApi(self.client, self._settings), flow_run):
                 return
-            reading = asyncio.ensure_future(self._deployments(flow_run.deployment_id))
+            reading = asyncio.ensure_future(self._jobs.deployment(flow_run.deployment_id))
             claim = await self._states.claim(flow_run)
             if not claim.won:
                 reading.cancel()
                 if claim.again is not None:
                     self._alarm.set(flow_run.id, claim.again)
-                    self._waiting.setdefault(flow_run.deployment_id, []).append(flow_run)
+                    self._slots.wait(flow_run)
                 return
             deployment = await reading
             if deployment is None:
                 await self._states.cancelled(flow_run.id, "Its deployment no longer exists.")
                 return
-            configuration = await self._configure(flow_run, deployment)
+            configuration = await self._jobs.configure(self, flow_run, deployment)
             spare = await self._process(configuration)
         await self._run(attempt, spare, configuration, deployment)
-
-    async def _is_settled(self, flow_run: FlowRun) -> bool:
-        """Whether the gate has settled a rule's run: Skipped or Missed, so that it starts no process."""
-        snapshot = flow_run.parameters.get("rule")
-        if TAG not in flow_run.tags or not isinstance(snapshot, str):
-            return False  # not one of ours
-        try:
-            rule = from_snapshot(snapshot)
-        except ValueError:
-            return False  # the run itself says what is wrong with it
-        return await pregate(PrefectApi(self.client, self._settings), flow_run, rule)
 
     async def _process(self, configuration: ProactiveJobConfiguration) -> Spare:
         env = {name: value for name, value in configuration.env.items() if value is not None}
@@ -364,7 +316,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProactiveWorkerResult:
         """Prefect's way to run one claimed run on this worker: in a spare process, to its end."""
-        deployment = await self._deployments(flow_run.deployment_id)
+        deployment = await self._jobs.deployment(flow_run.deployment_id)
         attempt = Attempt(flow_run, states=self._states, control=self._control, logger=self._log)
         self._attempts[flow_run.id] = attempt
         try:
@@ -374,40 +326,6 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             return await self._run(attempt, spare, configuration, deployment)
         finally:
             del self._attempts[flow_run.id]
-
-    async def _read_deployment(self, deployment_id: UUID | None) -> DeploymentResponse | None:
-        if deployment_id is None:
-            return None
-        try:
-            return await self.client.read_deployment(deployment_id)
-        except ObjectNotFound:
-            return None
-
-    async def _configure(self, flow_run: FlowRun, deployment: DeploymentResponse) -> ProactiveJobConfiguration:
-        """The run's job: the pool's template, the deployment's variables over it, the run's own over those."""
-        if flow_run.flow_id not in self._flows:
-            self._flows[flow_run.flow_id] = await self.client.read_flow(flow_run.flow_id)
-        own = dict(flow_run.job_variables or {})
-        values = dict(deployment.job_variables or {})
-        if isinstance(values.get("env"), dict):
-            values["env"] = {**values["env"], **own.pop("env", {})}
-        values.update(own)
-        if values.get("command"):
-            raise InputError("a pool of type proactive runs flows in its own processes: `command` has no place in it")
-        configuration: ProactiveJobConfiguration = await self.job_configuration.from_template_and_values(
-            self.work_pool.base_job_template, values, client=self.client
-        )
-        configuration.prepare_for_flow_run(
-            flow_run=flow_run,
-            deployment=deployment,
-            flow=self._flows[flow_run.flow_id],
-            work_pool=self.work_pool,
-            worker_name=self.name,
-            worker_id=self.backend_id,
-        )
-        return configuration
-
-    # -- the end ---------------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)

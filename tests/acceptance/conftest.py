@@ -40,7 +40,7 @@ async def nothing_to_say(ctx: Context) -> HeartbeatResult:
 
 
 def slow(ctx: Context) -> None:
-    time.sleep(9)
+    time.sleep(25)
 
 
 def broken(ctx: Context) -> None:
@@ -70,7 +70,7 @@ def call(function: str) -> str:
 
 
 def rules(now: datetime) -> str:
-    """The rules file: short intervals, so that a minute shows what a day would."""
+    """The rules file: intervals short enough for minutes to show what days would, and no shorter."""
     yesterday = (now - timedelta(days=1)).strftime("%a").lower()
     closed = f'{{ start = "{now - timedelta(hours=3):%H:%M}", end = "{now - timedelta(hours=2):%H:%M}" }}'
     return f"""
@@ -84,31 +84,32 @@ min_interval = "1s"
 
 [defaults]
 retries = 0
+timeout = "120s"
 on_missed = "run"
 
 [[heartbeat]]
 id = "beat"
-every = "5s"
+every = "10s"
 {call("tick")}
 
 [[heartbeat]]
 id = "quiet"
-every = "10s"
+every = "30s"
 {call("nothing_to_say")}
 
 [[heartbeat]]
 id = "slow"
-every = "4s"
+every = "10s"
 {call("slow")}
 
 [[heartbeat]]
 id = "broken"
-every = "20s"
+every = "40s"
 {call("broken")}
 
 [[heartbeat]]
 id = "crashing"
-every = "20s"
+every = "40s"
 {call("crashing")}
 
 [[cron]]
@@ -142,35 +143,35 @@ schedule = {{ type = "once", at = {now + timedelta(seconds=90):%Y-%m-%dT%H:%M:%S
 [[skill]]
 id = "out-of-hours"
 skill = "tick"
-schedule = {{ type = "interval", every = "20s" }}
+schedule = {{ type = "interval", every = "30s" }}
 conditions = {{ active_hours = {closed} }}
 {call("tick")}
 
 [[skill]]
 id = "wrong-day"
 skill = "tick"
-schedule = {{ type = "interval", every = "20s" }}
+schedule = {{ type = "interval", every = "30s" }}
 conditions = {{ days_of_week = ["{yesterday}"] }}
 {call("tick")}
 
 [[skill]]
 id = "production-only"
 skill = "tick"
-schedule = {{ type = "interval", every = "20s" }}
+schedule = {{ type = "interval", every = "30s" }}
 conditions = {{ environment = ["production"] }}
 {call("tick")}
 
 [[skill]]
 id = "in-session"
 skill = "tick"
-schedule = {{ type = "interval", every = "20s" }}
+schedule = {{ type = "interval", every = "30s" }}
 conditions = {{ session_active = true }}
 {call("tick")}
 
 [[skill]]
 id = "custom"
 skill = "tick"
-schedule = {{ type = "interval", every = "20s" }}
+schedule = {{ type = "interval", every = "30s" }}
 conditions = {{ custom = "1 > 2" }}
 {call("tick")}
 
@@ -181,7 +182,7 @@ default_interval_secs = 30
 [[heartbeats.prompts]]
 name = "health_check"
 prompt = "Check system health and report issues"
-interval_secs = 20
+interval_secs = 40
 """
 
 
@@ -223,7 +224,7 @@ class Life:
 
     def prefect(self, path: str, body: Any) -> Any:
         """POST to the Prefect API."""
-        answer = httpx.post(f"{self.up['prefect_api_url']}{path}", json=body, timeout=60)
+        answer = httpx.post(f"{self.up['prefect_api_url']}{path}", json=body, timeout=120)
         answer.raise_for_status()
         return answer.json()
 
@@ -235,7 +236,7 @@ class Life:
         )
         return [run for run in found if not states or run["state"]["name"] in states]
 
-    def wait_for(self, rule: str, *states: str, count: int = 1, timeout: float = 150) -> list[dict[str, Any]]:
+    def wait_for(self, rule: str, *states: str, count: int = 1, timeout: float = 240) -> list[dict[str, Any]]:
         """Wait until a rule has `count` runs in one of the states."""
 
         def enough() -> list[dict[str, Any]] | None:
@@ -252,7 +253,7 @@ class Life:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     """`proactive up`, ready, in a new project with the rules of the acceptance tests; ended by Ctrl-C."""
     folder = tmp_path_factory.mktemp("life")

@@ -26,10 +26,10 @@ def test_the_config_is_loaded_from_a_file_and_the_runtime_starts(life: Life) -> 
 
 
 def test_heartbeats_fire_at_their_interval(life: Life) -> None:
-    """A heartbeat of every 5 s runs every 5 s: no occurrence between the first and the fourth is missing or double."""
+    """A heartbeat of every 10 s runs every 10 s: no occurrence between the first and the fourth is missing or double."""
     runs = life.wait_for("beat", "Completed", count=4)
     times = [due(run) for run in life.runs("beat") if due(run) <= due(runs[3])]
-    assert all(later - earlier == timedelta(seconds=5) for earlier, later in itertools.pairwise(times))
+    assert all(later - earlier == timedelta(seconds=10) for earlier, later in itertools.pairwise(times))
 
 
 def test_cron_rules_fire_when_the_expression_matches_the_minute(life: Life) -> None:
@@ -54,7 +54,7 @@ def test_webhooks_fire_only_with_a_known_id_and_its_secret(life: Life) -> None:
 
 
 def test_a_rule_is_skipped_while_its_last_run_has_not_ended(life: Life) -> None:
-    """A heartbeat every 4 s that takes 9 s skips what falls in between, says so, and never runs twice at once."""
+    """A heartbeat every 10 s that takes 25 s skips what falls in between, says so, and never runs twice at once."""
     skipped = life.wait_for("slow", "Skipped", count=2)
     assert all(run["state"]["message"].startswith("overlap: ") for run in skipped)
     ran = life.wait_for("slow", "Quiet", count=2)

@@ -1,0 +1,78 @@
+"""From a claimed run to its job: what the server knows of it, read once, and the pool's template filled in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.exceptions import ObjectNotFound
+
+from ..errors import InputError
+from .job import ProactiveJobConfiguration
+from .wake import Together
+
+if TYPE_CHECKING:
+    from .worker import ProactiveWorker
+
+
+class Jobs:
+    """Reads deployments and flows, and makes each run's job configuration."""
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._client = client
+        self.deployment = Together(self._read_deployment)
+        self._flows: dict[UUID, Any] = {}
+
+    async def configure(
+        self, worker: ProactiveWorker, flow_run: FlowRun, deployment: DeploymentResponse
+    ) -> ProactiveJobConfiguration:
+        """The run's job: the pool's template, the deployment's variables over it, the run's own over those.
+
+        Raises InputError for a variable that has no place in this type of pool.
+        """
+        if flow_run.flow_id not in self._flows:
+            self._flows[flow_run.flow_id] = await self._client.read_flow(flow_run.flow_id)
+        own = dict(flow_run.job_variables or {})
+        values = dict(deployment.job_variables or {})
+        if isinstance(values.get("env"), dict):
+            values["env"] = {**values["env"], **own.pop("env", {})}
+        values.update(own)
+        if values.get("command"):
+            raise InputError("a pool of type proactive runs flows in its own processes: `command` has no place in it")
+        configuration: ProactiveJobConfiguration = await ProactiveJobConfiguration.from_template_and_values(
+            worker.work_pool.base_job_template, values, client=self._client
+        )
+        configuration.prepare_for_flow_run(
+            flow_run=flow_run,
+            deployment=deployment,
+            flow=self._flows[flow_run.flow_id],
+            work_pool=worker.work_pool,
+            worker_name=worker.name,
+            worker_id=worker.backend_id,
+        )
+        return configuration
+
+    async def _read_deployment(self, deployment_id: UUID | None) -> DeploymentResponse | None:
+        if deployment_id is None:
+            return None
+        try:
+            return await self._client.read_deployment(deployment_id)
+        except ObjectNotFound:
+            return None
+
+
+async def asked_once(client: PrefectClient, mark: str) -> dict[str, str]:
+    """Settings that spare each process of a run from asking the server what this one knows."""
+    known = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false"}  # done by this process
+    try:
+        await client.request("GET", "/csrf-token", params={"client": mark})
+    except httpx.HTTPStatusError as answer:
+        if answer.response.status_code == 422:  # the server does not use them
+            known["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
+    except httpx.HTTPError:
+        pass  # away: then each process asks for itself
+    return known
