@@ -26,7 +26,7 @@ def test_the_config_is_loaded_from_a_file_and_the_runtime_starts(life: Life) -> 
 
 
 def test_heartbeats_fire_at_their_interval(life: Life) -> None:
-    """A heartbeat of every 10 s runs every 10 s: no occurrence between the first and the fourth is missing or double."""
+    """A heartbeat of every 10 s runs every 10 s: from the first to the fourth none is missing and none double."""
     runs = life.wait_for("beat", "Completed", count=4)
     times = [due(run) for run in life.runs("beat") if due(run) <= due(runs[3])]
     assert all(later - earlier == timedelta(seconds=10) for earlier, later in itertools.pairwise(times))
