@@ -39,8 +39,12 @@ def hint_line(text: str) -> None:
 
 
 def as_json(data: Any) -> None:
-    """JSON on stdout; instants and paths as text."""
-    sys.stdout.write(json.dumps(data, indent=2, default=str, ensure_ascii=False) + "\n")
+    """JSON on stdout; instants in ISO 8601, ids and paths as text."""
+    sys.stdout.write(json.dumps(data, indent=2, default=_text, ensure_ascii=False) + "\n")
+
+
+def _text(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def stdout() -> Console:

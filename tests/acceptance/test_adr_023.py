@@ -63,4 +63,4 @@ def test_trigger_now_pause_resume_and_the_next_run(life: Life) -> None:
     assert deployment["paused"] is True
     assert life.command("resume", "skill-cron").returncode == 0
     shown = json.loads(life.command("show", "skill-cron", "--json").stdout)
-    assert datetime.fromisoformat(shown["next"]) > datetime.now(UTC) - timedelta(seconds=5)
+    assert datetime.fromisoformat(shown["next_fire"]) > datetime.now(UTC) - timedelta(seconds=5)
