@@ -119,7 +119,7 @@ async def test_a_killed_worker_beside_another_loses_nothing(project: Project) ->
     await _nothing_left(project)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("PROACTIVE_TEST_CHAOS") != "long", reason="the long form: `make chaos`")
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kill_worker", [False, True])
 async def test_five_hundred_runs_under_fire(project: Project, kill_worker: bool) -> None:
