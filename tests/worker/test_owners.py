@@ -7,12 +7,15 @@ import signal
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 
 from proactive_prefect.worker.owners import Lock, Owner
 
 from ..support import wait_until
 from .conftest import Project, now
+
+pytestmark = pytest.mark.slow  # workers are given a minute before they count as dead
 
 
 def test_a_lock_tells_the_dead_from_the_living(tmp_path: Path) -> None:
