@@ -30,7 +30,7 @@ def when(rule: Rule) -> str:
 def timezone_of(rule: Rule) -> str:
     """The timezone whose wall clock a rule goes by."""
     timing = rule.timing
-    return timing.timezone if isinstance(timing, CronTiming | IntervalTiming) else rule.timezone
+    return timing.timezone if isinstance(timing, CronTiming) else rule.timezone
 
 
 def instant(at: datetime, timezone: str, *, seconds: bool = True) -> str:
