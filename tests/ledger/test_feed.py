@@ -187,7 +187,8 @@ async def test_decisions_in_prefects_own_ui_are_decisions(ledger: Ledger, rules:
         await becomes(ledger, deleted, "deleted", within=90)  # Prefect does not tell: it is found by a look
         assert (await becomes(ledger, skip, "skipped")).reason == "overlap: another ran"
     async with ledger.read() as session:
-        made = (await session.scalars(select(Resolution))).all()
+        own = select(Occurrence.id).where(Occurrence.rule_id == rules.id("beat"))
+        made = (await session.scalars(select(Resolution).where(Resolution.occurrence_id.in_(own)))).all()
     assert sorted(one.action for one in made) == ["approve_backfill_run", "delete_missed", "delete_missed"]
 
 
