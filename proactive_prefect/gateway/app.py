@@ -16,6 +16,7 @@ from ..ledger.feed import feed
 from ..prefect_api import connect
 from ..settings import Settings
 from . import health, hooks, state, why
+from .background import at_work
 from .doors import Doors
 from .problems import Problem, answer_with_problems
 from .service import Service, operator
@@ -24,8 +25,6 @@ from .service import Service, operator
 # a call waits its turn, and its run is made also for a caller who has given up waiting.
 DELIVERY_PATIENCE = 30.0
 LOOK_PATIENCE = 5.0
-# How long the ledger's feed has for its last write when the gateway ends.
-FEED_PATIENCE = 2.0
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -43,18 +42,11 @@ def create_app(settings: Settings) -> FastAPI:
         ):
             doors = Doors(looking, settings)
             app.state.service = Service(settings, delivering, looking, doors, ledger)
-            watch = asyncio.create_task(doors.watch())
             stop = asyncio.Event()
-            fed = asyncio.create_task(feed(feeding, ledger, stop, settings))
-            try:
+            watches = {"doors": doors.watch()}
+            works = {"feed": feed(feeding, ledger, stop, settings)}
+            async with at_work(stop, watches, works):
                 yield
-            finally:
-                stop.set()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(fed, FEED_PATIENCE)
-                watch.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watch
 
     app = FastAPI(
         title="proactive-prefect gateway",
