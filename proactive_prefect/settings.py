@@ -53,6 +53,19 @@ class Settings(BaseSettings):
         repr=False,
         description="The operator's bearer token. Default: generated on first use, in PROACTIVE_HOME/token.",
     )
+    read_token: str | None = Field(
+        default=None,
+        repr=False,
+        description="The token that may only read. Default: generated on first use, in PROACTIVE_HOME/read-token.",
+    )
+    push_enabled: bool = Field(
+        default=True,
+        description="Whether the event stream is open. The page asks now and then where it is not.",
+    )
+    event_projection_enabled: bool = Field(
+        default=True,
+        description="Whether the calendar is kept up to date by each event, instead of read anew for each request.",
+    )
     project_dir: Path | None = Field(
         default=None,
         description="The project's folder as the workers see it. Default: the folder `apply` runs for.",

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -47,8 +48,9 @@ def curl_line(up_file: UpFile, declared: Declared) -> str | None:
 
 
 def addresses(up_file: UpFile) -> list[tuple[str, str]]:
-    """Where people look."""
-    return [("Prefect", up_file["prefect_url"]), ("gateway", up_file["gateway_url"])]
+    """Where people look. The page's link logs in whoever opens it."""
+    link = f"{up_file['gateway_url']}/?token={quote(up_file['token'], safe='')}"
+    return [("Prefect", up_file["prefect_url"]), ("gateway", up_file["gateway_url"]), ("page", link)]
 
 
 class Board:

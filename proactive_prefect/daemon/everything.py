@@ -232,10 +232,9 @@ async def _configured_api_url() -> str | None:
 
 
 def _ui_of(api_url: str) -> str:
-    from ..prefect_api.links import run_url
+    from ..prefect_api.links import ui_url
 
-    page = run_url("x")
-    return page.removesuffix("/runs/flow-run/x") if page else api_url.rstrip("/").removesuffix("/api")
+    return ui_url() or api_url.rstrip("/").removesuffix("/api")
 
 
 def _since(run: dict[str, Any]) -> float:

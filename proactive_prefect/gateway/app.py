@@ -15,11 +15,12 @@ from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..prefect_api import connect
 from ..settings import Settings
-from . import health, hooks, state, why
+from . import health, hooks, page, state, why
+from .access import reader
 from .background import at_work
 from .doors import Doors
 from .problems import Problem, answer_with_problems
-from .service import Service, operator
+from .service import Service
 
 # How long Prefect may say nothing at all before a call is asked, by a 503, to come again. While Prefect answers others
 # a call waits its turn, and its run is made also for a caller who has given up waiting.
@@ -53,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         description="Webhooks in, and the state of the project out. Errors are RFC 9457 problem documents.",
         lifespan=lifespan,
-        openapi_url=None,  # behind the operator's token, below
+        openapi_url=None,  # behind a token, below
         docs_url=None,
         redoc_url=None,
     )
@@ -62,12 +63,14 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(state.router)
     app.include_router(why.router)
     app.include_router(health.router)
+    app.include_router(page.router)
+    app.mount("/page", page.files())
 
-    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(operator)])
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(reader)])
     async def openapi() -> JSONResponse:
         return JSONResponse(_schema(app))
 
-    @app.get("/docs", include_in_schema=False, dependencies=[Depends(operator)])
+    @app.get("/docs", include_in_schema=False, dependencies=[Depends(reader)])
     async def docs() -> HTMLResponse:
         return get_swagger_ui_html(openapi_url="/openapi.json", title=app.title)
 

@@ -1,4 +1,4 @@
-"""Secrets that this machine generates and keeps: one for each webhook that names none, and the operator's token.
+"""Secrets that this machine generates and keeps: one for each webhook that names none, and the tokens.
 
 Each is a file below `PROACTIVE_HOME` that only its owner can read, made on first use and complete from the moment its
 name exists, so that several processes that ask at once all get the same one. To change a secret, delete its file.
@@ -33,6 +33,15 @@ def operator_token(settings: Settings) -> str:
             raise SecretMissing("PROACTIVE_TOKEN is empty", hint="Set it to a long random text, or unset it.")
         return settings.token.strip()
     return _kept(settings.home / "token")
+
+
+def read_token(settings: Settings) -> str:
+    """The token that may only read: PROACTIVE_READ_TOKEN, else the generated one. Raises SecretMissing as above."""
+    if settings.read_token is not None:
+        if not settings.read_token.strip():
+            raise SecretMissing("PROACTIVE_READ_TOKEN is empty", hint="Set it to a long random text, or unset it.")
+        return settings.read_token.strip()
+    return _kept(settings.home / "read-token")
 
 
 def same_secret(given: str, wanted: str) -> bool:

@@ -10,7 +10,7 @@ import uvicorn
 from ..errors import InputError
 from ..settings import Settings
 from .app import create_app
-from .secrets import operator_token
+from .secrets import operator_token, read_token, same_secret
 
 # All headers of a request together. Only h11 can bound them, so it is chosen over the faster httptools.
 MAX_HEADERS = 32 * 1024
@@ -22,7 +22,8 @@ def serve(settings: Settings) -> None:
 
     Raises InputError if the address cannot be had, SecretMissing if the operator's token cannot.
     """
-    operator_token(settings)
+    if same_secret(operator_token(settings), read_token(settings)):
+        raise InputError("PROACTIVE_TOKEN and PROACTIVE_READ_TOKEN are the same; allowed: two different texts")
     listener = listen(settings)
     host, port = listener.getsockname()[:2]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

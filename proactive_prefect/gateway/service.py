@@ -1,4 +1,4 @@
-"""What the routes of one gateway share, and the dependencies by which they get it."""
+"""What the routes of one gateway share, and the dependency by which they get it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
@@ -16,7 +15,6 @@ from ..ledger.db import Ledger
 from ..prefect_api import PrefectApi
 from ..settings import Settings
 from .doors import Doors
-from .secrets import operator_token, same_secret
 
 
 @dataclass
@@ -47,19 +45,6 @@ def service(request: Request) -> Service:
     """The gateway that this request came to."""
     found: Service = request.app.state.service
     return found
-
-
-_bearer = HTTPBearer(auto_error=False, scheme_name="operator", description="The operator's token.")
-
-
-def operator(
-    service: Annotated[Service, Depends(service)],
-    given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-) -> None:
-    """Let only the operator pass: `Authorization: Bearer TOKEN`. Raises HTTPException 401."""
-    token = operator_token(service.settings)
-    if not same_secret(given.credentials if given else "", token):
-        raise HTTPException(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
 
 
 TheService = Annotated[Service, Depends(service)]

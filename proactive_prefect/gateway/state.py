@@ -17,10 +17,11 @@ from ..prefect_api.links import run_url
 from ..prefect_api.overview import count_states, pool_workers, server_version
 from ..rules.models import Kind
 from ..rules.timing import next_due
+from .access import reader
 from .problems import documented
-from .service import Service, TheService, operator
+from .service import Service, TheService
 
-router = APIRouter(prefix="/api/v1/proactive", tags=["state"], dependencies=[Depends(operator)])
+router = APIRouter(prefix="/api/v1/proactive", tags=["state"], dependencies=[Depends(reader)])
 
 _DAY = timedelta(days=1)
 

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime
 
 from ..ledger.why import Why, why, with_states
+from .access import reader
 from .problems import documented
-from .service import TheService, operator
+from .service import TheService
 
-router = APIRouter(prefix="/api/v1/proactive", tags=["why"], dependencies=[Depends(operator)])
+router = APIRouter(prefix="/api/v1/proactive", tags=["why"], dependencies=[Depends(reader)])
 
 
 @router.get("/why", responses=documented(400, 401, 404, 422))
