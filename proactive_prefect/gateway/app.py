@@ -20,6 +20,7 @@ from .access import reader
 from .background import at_work
 from .doors import Doors
 from .problems import Problem, answer_with_problems
+from .samples import CountRequests
 from .service import Service
 
 # How long Prefect may say nothing at all before a call is asked, by a 503, to come again. While Prefect answers others
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     answer_with_problems(app)
+    app.add_middleware(CountRequests)
     app.include_router(hooks.router)
     app.include_router(state.router)
     app.include_router(why.router)

@@ -15,6 +15,7 @@ from ..ledger.db import Ledger
 from ..prefect_api import PrefectApi
 from ..settings import Settings
 from .doors import Doors
+from .samples import Samples
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Service:
     """Bytes of bodies that are held now, of calls that may be anybody's."""
     refused: int = 0
     """Calls for an unknown webhook or with a wrong secret, since the start."""
+    samples: Samples = field(default_factory=Samples)
 
 
 def service(request: Request) -> Service:

@@ -21,6 +21,7 @@ from ..settings import Settings
 from .columns import clean, clean_json
 from .db import Ledger
 from .tables import Event, LogHead
+from .tallies import tally_events
 
 _PAGE = 500
 _LOCKED = "the log's head"
@@ -92,6 +93,7 @@ async def append(session: AsyncSession, events: Iterable[NewEvent]) -> list[Even
         session.add(entry)
         logged.append(entry)
     await session.flush()
+    await tally_events(session, logged)
     return logged
 
 

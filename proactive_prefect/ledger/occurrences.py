@@ -18,6 +18,7 @@ from .log import NewEvent, append, lock_log
 from .outcomes import RunRef, StateFact, join, join_deletion, judge, occurrence_key
 from .resolutions import resolution_of, resolve
 from .tables import OPEN, Occurrence, Run
+from .tallies import tally_outcome
 
 
 async def apply(session: AsyncSession, ref: RunRef, facts: Iterable[StateFact], *, log_since: datetime) -> Occurrence:
@@ -104,11 +105,13 @@ async def settle(session: AsyncSession, occurrence: Occurrence) -> None:
     """Write down what became of the occurrence, from its runs and its resolution."""
     assert occurrence.id is not None  # it comes from the database
     runs = (await session.scalars(select(Run).where(col(Run.occurrence_id) == occurrence.id))).all()
+    before = occurrence.outcome
     verdict = judge(runs, await resolution_of(session, occurrence.id))
     occurrence.outcome, occurrence.reason = verdict.outcome, verdict.reason
     occurrence.running, occurrence.run_id = verdict.running, verdict.run_id
     occurrence.started_at, occurrence.ended_at = verdict.started_at, verdict.ended_at
     await session.flush()
+    await tally_outcome(session, occurrence, before, runs)
 
 
 async def open_runs(session: AsyncSession) -> Sequence[Run]:

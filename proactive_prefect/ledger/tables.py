@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Index, Integer, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from .columns import CleanText, Utc
@@ -191,3 +191,13 @@ class Cursor(SQLModel, table=True):
     __tablename__ = "cursors"
     name: str = Field(sa_column=Column(CleanText, primary_key=True))
     at: datetime = Field(sa_column=Column(Utc, nullable=False))
+
+
+class Tally(SQLModel, table=True):
+    """A running total, as `tallies.py` keeps it."""
+
+    __tablename__ = "tallies"
+    measure: str = Field(sa_column=Column(CleanText, primary_key=True))
+    kind: str = Field(sa_column=Column(CleanText, primary_key=True))
+    label: str = Field(sa_column=Column(CleanText, primary_key=True))
+    value: float = Field(sa_column=Column(Float(53), nullable=False))
