@@ -15,7 +15,7 @@ from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..prefect_api import connect
 from ..settings import Settings
-from . import health, hooks, page, state, why
+from . import health, hooks, metrics, page, state, why
 from .access import reader
 from .background import at_work
 from .doors import Doors
@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(hooks.router)
     app.include_router(state.router)
     app.include_router(why.router)
+    app.include_router(metrics.router)
     app.include_router(health.router)
     app.include_router(page.router)
     app.mount("/page", page.files())

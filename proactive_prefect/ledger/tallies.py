@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from sqlalchemy import case, select
@@ -26,9 +26,13 @@ LAG_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 DURATION_BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
 """Seconds from the start of a run to its end."""
 OVER = "inf"
+EVERY = ""
+"""In place of a kind: over all of them."""
 RAN = ("completed", "quiet", "failed", "timed_out", "cancelled", "unknown")
 
 _Key = tuple[Measure, str, str]
+Tallies = Mapping[tuple[str, str, str], float]
+"""Every total, by measure, kind (of events: their source) and label."""
 
 
 async def tally_events(session: AsyncSession, events: Iterable[Event]) -> None:
@@ -48,7 +52,7 @@ async def tally_outcome(session: AsyncSession, occurrence: Occurrence, before: s
         if not any(run.held_at for run in runs):
             lag = max(0.0, (occurrence.started_at - occurrence.due).total_seconds())
             found |= _observe("lag", kind, lag, LAG_BUCKETS)
-            latest["lag", kind, "last"] = latest["lag", kind, "max"] = lag
+            latest["lag", EVERY, "last"] = latest["lag", EVERY, "max"] = lag
         if occurrence.ended_at is not None:
             length = max(0.0, (occurrence.ended_at - occurrence.started_at).total_seconds())
             found |= _observe("duration", kind, length, DURATION_BUCKETS)
@@ -56,10 +60,10 @@ async def tally_outcome(session: AsyncSession, occurrence: Occurrence, before: s
     await _note(session, latest)
 
 
-async def read_tallies(session: AsyncSession) -> dict[_Key, float]:
-    """Every total there is, by measure, kind (of events: their source) and label."""
+async def read_tallies(session: AsyncSession) -> Tallies:
+    """Every total there is."""
     rows = (await session.scalars(select(Tally))).all()
-    return {(row.measure, row.kind, row.label): row.value for row in rows}  # type: ignore[misc]  # kept as text
+    return {(row.measure, row.kind, row.label): row.value for row in rows}
 
 
 def _observe(measure: Measure, kind: str, seconds: float, buckets: Sequence[float]) -> dict[_Key, float]:

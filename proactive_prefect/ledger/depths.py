@@ -1,0 +1,53 @@
+"""How much waits at this moment: read for metrics, in few and indexed looks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from .cursors import RECONCILED, read_cursor
+from .log import Head, read_head
+from .tables import OPEN, Occurrence
+
+
+@dataclass(frozen=True)
+class Depths:
+    """What is open. `missed` (waiting for a decision), `due` (not started yet) and `running` count by kind."""
+
+    missed: Counter[str]
+    due: Counter[str]
+    running: Counter[str]
+    oldest_due: datetime | None
+    """The due time of the oldest occurrence that should have started, and is not held as missed."""
+    head: Head
+    reconciled: datetime | None
+    """Up to when the account has been compared with Prefect's runs."""
+
+
+async def read_depths(session: AsyncSession, now: datetime) -> Depths:
+    """What is open at `now`."""
+    found = Depths(
+        Counter(), Counter(), Counter(), None, await read_head(session), await read_cursor(session, RECONCILED)
+    )
+    query = (
+        select(
+            col(Occurrence.kind),
+            col(Occurrence.outcome),
+            col(Occurrence.running),
+            func.count(),
+            func.min(col(Occurrence.due)),
+        )
+        .where(col(Occurrence.outcome).in_(OPEN), col(Occurrence.due) <= now)
+        .group_by(col(Occurrence.kind), col(Occurrence.outcome), col(Occurrence.running))
+    )
+    waiting: list[datetime] = []
+    for kind, outcome, running, count, oldest in (await session.execute(query)).tuples():
+        (found.running if running else found.missed if outcome == "missed" else found.due)[kind] += count
+        if not running and outcome != "missed":
+            waiting.append(oldest)
+    return Depths(found.missed, found.due, found.running, min(waiting, default=None), found.head, found.reconciled)
