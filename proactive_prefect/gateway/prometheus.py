@@ -105,9 +105,7 @@ def _of_gateway(service: Service, now: datetime) -> Iterator[Metric]:
         yield counter
 
 
-def _histogram(
-    name: str, measure: str, bounds: Sequence[float], tallies: Tallies
-) -> HistogramMetricFamily:
+def _histogram(name: str, measure: str, bounds: Sequence[float], tallies: Tallies) -> HistogramMetricFamily:
     family = HistogramMetricFamily(name, NAMES[name], labels=["kind"])
     for kind in KINDS:
         total, buckets = 0.0, []
