@@ -15,12 +15,13 @@ from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..prefect_api import connect
 from ..settings import Settings
-from . import health, hooks, metrics, page, state, why
+from . import health, hooks, metrics, page, state, stream, why
 from .access import reader
 from .background import at_work
 from .doors import Doors
 from .problems import Problem, answer_with_problems
-from .samples import CountRequests
+from .push import Push
+from .samples import CountRequests, Samples
 from .service import Service
 
 # How long Prefect may say nothing at all before a call is asked, by a 503, to come again. While Prefect answers others
@@ -42,10 +43,11 @@ def create_app(settings: Settings) -> FastAPI:
             connect(look) as looking,
             connect(settings) as feeding,
         ):
-            doors = Doors(looking, settings)
-            app.state.service = Service(settings, delivering, looking, doors, ledger)
+            doors, samples = Doors(looking, settings), Samples()
+            push = Push(ledger, samples)
+            app.state.service = Service(settings, delivering, looking, doors, ledger, push, samples=samples)
             stop = asyncio.Event()
-            watches = {"doors": doors.watch()}
+            watches = {"doors": doors.watch(), "push": push.watch()}
             works = {"feed": feed(feeding, ledger, stop, settings)}
             async with at_work(stop, watches, works):
                 yield
@@ -66,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(why.router)
     app.include_router(metrics.router)
     app.include_router(health.router)
+    app.include_router(stream.router)
     app.include_router(page.router)
     app.mount("/page", page.files())
 

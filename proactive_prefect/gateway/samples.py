@@ -26,6 +26,7 @@ CounterName = Literal[
     "push_stream_disconnects",
     "push_stream_event_payloads",
     "push_stream_keepalives",
+    "push_stream_resyncs",
 ]
 COUNTERS: tuple[CounterName, ...] = get_args(CounterName)
 

@@ -15,6 +15,7 @@ from ..ledger.db import Ledger
 from ..prefect_api import PrefectApi
 from ..settings import Settings
 from .doors import Doors
+from .push import Push
 from .samples import Samples
 
 
@@ -30,6 +31,7 @@ class Service:
     looking: PrefectApi
     doors: Doors
     ledger: Ledger
+    push: Push
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counters: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """By webhook: what became of its calls, since the start."""
