@@ -107,8 +107,8 @@ def next_(
     """
     from itertools import islice
 
-    from ..daemon.words import instant, timezone_of
     from ..errors import InputError
+    from ..rules.phrases import instant, timezone_of
     from ..rules.timing import next_due
     from ..settings import Settings
     from .context import declared_here, unknown_rule

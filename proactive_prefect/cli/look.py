@@ -31,8 +31,9 @@ async def _list(json: bool) -> None:
     from .context import connected, deployed_here, server_settings
 
     settings = server_settings()  # before Prefect is imported
-    from ..daemon.words import ran, when
+    from ..daemon.words import ran
     from ..prefect_api.history import last_runs
+    from ..rules.phrases import when
 
     async with connected(settings) as api:
         found = await deployed_here(api, settings)
@@ -70,8 +71,9 @@ async def _show(rule_id: str, json: bool) -> None:
     from .context import connected, deployed_rule, server_settings
 
     settings = server_settings()  # before Prefect is imported
-    from ..daemon.words import instant, ran, timezone_of, when
+    from ..daemon.words import ran
     from ..prefect_api.history import ENDED, LIVE, runs_of
+    from ..rules.phrases import instant, timezone_of, when
     from ..rules.timing import next_due
 
     async with connected(settings) as api:
@@ -177,7 +179,7 @@ def _next(found: DeployedRule, now: datetime) -> str:
 
 
 def _summary(found: DeployedRule, now: datetime) -> dict[str, Any]:
-    from ..daemon.words import when
+    from ..rules.phrases import when
     from ..rules.timing import next_due
 
     due = next_due(found.rule.timing, now, 1) if found.rule.timing and found.active else []

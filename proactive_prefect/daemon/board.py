@@ -19,11 +19,12 @@ from rich.text import Text
 
 from ..errors import PrefectError
 from ..rules.models import WebhookRule
+from ..rules.phrases import when
 from ..rules.timing import next_due
 from .declared import Declared, off_notice
 from .report import Report
 from .upfile import UpFile
-from .words import distance, ran, when
+from .words import distance, ran
 
 if TYPE_CHECKING:
     from ..prefect_api.client import PrefectApi

@@ -15,7 +15,7 @@ from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..prefect_api import connect
 from ..settings import Settings
-from . import health, hooks, metrics, page, state, stream, why
+from . import health, hooks, metrics, page, rules, state, stream, why
 from .access import reader
 from .background import at_work
 from .doors import Doors
@@ -68,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(why.router)
     app.include_router(metrics.router)
     app.include_router(health.router)
+    app.include_router(rules.router)
     app.include_router(stream.router)
     app.include_router(page.router)
     app.mount("/page", page.files())

@@ -14,3 +14,8 @@ def ui_url() -> str | None:
     """Where Prefect's UI is; None as above."""
     page = run_url("x")
     return page.removesuffix("/runs/flow-run/x") if page else None
+
+
+def deployment_url(deployment_id: str) -> str | None:
+    """Where Prefect's UI shows a deployment; None as above."""
+    return url_for("deployment", obj_id=deployment_id) or None
