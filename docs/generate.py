@@ -55,7 +55,7 @@ def default_text(field: FieldInfo) -> str:
         return "its own defaults"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if value in ([], {}):
+    if value in ([], {}, ()):
         return "empty"
     return f'`"{value}"`' if isinstance(value, (str, Path)) else f"`{value}`"
 

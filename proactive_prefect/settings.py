@@ -6,9 +6,12 @@ What is declared (rules) is in the rules file; Prefect's own settings stay Prefe
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from .networks import Network, read_network
 
 CONFIG_PLACES = (
     "proactive.toml",
@@ -17,6 +20,15 @@ CONFIG_PLACES = (
     "proactive.json",
     "deployments/proactive.toml",
 )
+
+
+def _listed(value: Any) -> Any:
+    return tuple(read_network(part) for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Networks = Annotated[
+    tuple[Network, ...], NoDecode, BeforeValidator(_listed), WithJsonSchema({"type": "networks, separated by commas"})
+]
 
 
 class Settings(BaseSettings):
@@ -76,6 +88,33 @@ class Settings(BaseSettings):
         ge=1,
         le=67_108_864,
         description="The largest webhook body in bytes, where the rule sets none.",
+    )
+    refusals: str = Field(
+        default="600/minute",
+        pattern=r"^(\d{1,9}/(s|second|m|minute|h|hour|d|day))?$",
+        description="Refused webhook calls from one address, and the time they are counted in; further ones are "
+        "answered 429, and their bodies are not read. Empty: no limit.",
+    )
+    max_connections: int = Field(
+        default=1000, ge=1, le=100_000, description="Connections that the gateway holds at once, from everybody."
+    )
+    max_caller_connections: int = Field(
+        default=250,
+        ge=1,
+        le=100_000,
+        description="Connections that the gateway holds at once from one address; trusted proxies are not counted.",
+    )
+    trusted_proxies: Networks = Field(
+        default=(),
+        description="Networks of the proxies in front of the gateway, whose word about who calls is taken.",
+    )
+    proxy_header: Literal["x-forwarded-for", "forwarded"] = Field(
+        default="x-forwarded-for",
+        description="The header in which trusted proxies say who calls; any other is the caller's own word.",
+    )
+    outbound_allow: Networks = Field(
+        default=(),
+        description="Networks that http actions may call besides the public internet: this machine, private ones.",
     )
     worker_spares: int = Field(
         default=3, ge=0, le=256, description="Idle processes that a worker keeps ready for the next runs."

@@ -16,6 +16,7 @@ FLOORS = {
     "settings": 0,
     "errors": 0,
     "lifeline": 0,
+    "networks": 0,
     "rules": 1,
     "ledger": 2,
     "prefect_api": 2,
@@ -32,6 +33,7 @@ FLOORS = {
 SAME_FLOOR = {
     ("firing", "prefect_api"),
     ("ledger", "prefect_api"),
+    ("settings", "networks"),
     ("cli", "daemon"),
     ("cli", "gateway"),
     ("daemon", "gateway"),

@@ -19,6 +19,7 @@ from . import health, hooks, metrics, page, rules, state, stream, why
 from .access import reader
 from .background import at_work
 from .doors import Doors
+from .front import Front
 from .problems import Problem, answer_with_problems
 from .push import Push
 from .samples import CountRequests, Samples
@@ -60,7 +61,9 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,  # behind a token, below
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would name the host that the caller made up
     )
+    app.add_middleware(Front, max_body=settings.max_body)
     answer_with_problems(app)
     app.add_middleware(CountRequests)
     app.include_router(hooks.router)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -21,10 +23,15 @@ from starlette.requests import ClientDisconnect
 # Prefect takes 512 KiB of parameters (PREFECT_SERVER_API_MAX_PARAMETER_SIZE); a little is for the name and the quotes.
 MAX_PAYLOAD = 512 * 1024 - 1024
 MAX_DEPTH = 64
+MAX_VALUES = 100_000
+"""In one JSON body: each costs this process some twenty times what it cost its sender."""
 READ_SECONDS = 30.0
 
 _TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 _CLOSE = {"Connection": "close"}
+_WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+# Up to the end of the text where a string has none, so that no text is read more than once.
+_STRING = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)
 
 
 async def read_body(request: Request, limit: int, hold: Callable[[int], None] = lambda _: None) -> bytes:
@@ -52,14 +59,15 @@ async def read_body(request: Request, limit: int, hold: Callable[[int], None] = 
     return bytes(body)
 
 
-def parse_body(raw: bytes, content_type: str, encoding: str) -> Any:
+def parse_body(raw: bytes, content_type: str, encoding: str, limit: int) -> Any:
     """What the body says: JSON as its value, text as a string, a form as an object, an empty body as None.
 
-    Form bodies that are JSON are taken as such: it is what `curl -d` sends without a content type.
-    Raises HTTPException: 415 for a type, charset or encoding that is not known, 400 for what cannot be read.
+    Form bodies that are JSON are taken as such: it is what `curl -d` sends without a content type. A packed body has
+    at most `limit` bytes when it is unpacked.
+    Raises HTTPException: 415 for a type, charset or encoding that is not known, 413 for what is too large unpacked, 400
+    for what cannot be read, or can be read in two ways, as JSON with a key that comes twice.
     """
-    if encoding.strip().lower() not in ("", "identity"):
-        raise HTTPException(415, "a Content-Encoding is not taken; send the body as it is")
+    raw = _unpack(raw, encoding.strip().lower(), limit)
     kind, _, parameters = content_type.partition(";")
     kind = kind.strip().lower()
     name, _, charset = parameters.strip().lower().partition("=")
@@ -105,9 +113,28 @@ def shape_payload(body: Any, headers: dict[str, str], template: str | None) -> s
     return payload
 
 
-def _json(text: str) -> Any:
+def _unpack(raw: bytes, encoding: str, limit: int) -> bytes:
+    if encoding in ("", "identity"):
+        return raw
+    if encoding not in _WINDOWS:
+        raise HTTPException(415, "the content encoding is not known; allowed: gzip, deflate, or none")
+    reader = zlib.decompressobj(_WINDOWS[encoding])
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        unpacked = reader.decompress(raw, limit + 1)
+    except zlib.error:
+        raise HTTPException(400, f"the body is not {encoding}") from None
+    if len(unpacked) > limit:
+        raise HTTPException(413, f"unpacked, the body is larger than the {limit} bytes that this webhook takes")
+    if not reader.eof or reader.unused_data:
+        raise HTTPException(400, f"the body is not one whole {encoding}")
+    return unpacked
+
+
+def _json(text: str) -> Any:
+    if _values(text) > MAX_VALUES and _values(_STRING.sub("", text)) > MAX_VALUES:
+        raise HTTPException(400, f"the body has more than {MAX_VALUES} values")
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twins)
     except (ValueError, RecursionError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise HTTPException(400, f"the body is not JSON: {said}") from None
@@ -124,6 +151,18 @@ def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
+
+
+def _values(text: str) -> int:
+    """At least as many as there are values in it."""
+    return text.count(",") + text.count("[") + text.count("{")
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key comes twice in one object")
+    return made
 
 
 def _no_constant(name: str) -> None:

@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal
 
 from ..errors import ActionError, PrefectError, SecretMissing
+from ..networks import Address, Network, read_network, within
 from ..prefect_api import PrefectApi, Refused
 from ..prefect_api.deployments import deployed_rules
 from ..rules.models import WebhookRule
@@ -31,6 +33,9 @@ STALE_SECONDS = 15.0
 AT_ONCE = 128 * 1024  # signatures of larger bodies are made beside the event loop
 SECRET_SECONDS = 10.0  # for which a secret from Prefect's store is not asked for again
 
+Passage = Verdict | Literal["outside"]
+"""`outside`: the call comes from a network that the webhook does not let in."""
+
 
 @dataclass(frozen=True)
 class Door:
@@ -41,6 +46,7 @@ class Door:
     paused: bool
     secrets: tuple[Secret, ...]
     closed: str | None
+    callers: tuple[Network, ...] = ()
 
     @property
     def secret(self) -> str | None:
@@ -87,20 +93,22 @@ class Doors:
         """The bytes that the body of a call may have before anybody knows whose it is: the same for every id."""
         return max([usual, *(door.rule.max_body or 0 for door in self._doors.values())])
 
-    def knows(self, rule_id: str, headers: Headers, now: datetime) -> Door | None:
+    def knows(self, rule_id: str, headers: Headers, now: datetime, origin: Address | None) -> Door | None:
         """The door that this caller opens by a secret in a header, before the body is read; None proves nothing yet."""
         door = self._doors.get(rule_id)
-        verdict = _verdict(door if door and door.by_token else None, b"", headers, now)
+        verdict = _verdict(door if door and door.by_token else None, b"", headers, now, origin)
         return door if verdict == "verified" else None
 
-    async def verify(self, rule_id: str, raw: bytes, headers: Headers, now: datetime) -> tuple[Door | None, Verdict]:
+    async def verify(
+        self, rule_id: str, raw: bytes, headers: Headers, now: datetime, origin: Address | None
+    ) -> tuple[Door | None, Passage]:
         """The door of that id, if there is one, and whether the call may go through: the same work in either case."""
         door = self._doors.get(rule_id)
         if door is None:
             self._asked.set()
         if len(raw) > AT_ONCE:
-            return door, await asyncio.to_thread(_verdict, door, raw, headers, now)
-        return door, _verdict(door, raw, headers, now)
+            return door, await asyncio.to_thread(_verdict, door, raw, headers, now, origin)
+        return door, _verdict(door, raw, headers, now, origin)
 
     async def watch(self) -> None:
         """Refresh for ever. Raises nothing but cancellation: while Prefect is away the doors stay as they were."""
@@ -134,7 +142,8 @@ class Doors:
                 secrets = await self._secrets(found.rule)
             except (ActionError, Refused) as error:  # this door only; while Prefect is away, all stay as they were
                 closed = error.message
-            doors[found.rule.id] = Door(found.rule, found.deployment_id, found.paused, secrets, closed)
+            callers = tuple(read_network(network) for network in found.rule.callers)
+            doors[found.rule.id] = Door(found.rule, found.deployment_id, found.paused, secrets, closed, callers)
         for rule_id in doors.keys() | self._doors.keys():
             self._tell(self._doors.get(rule_id), doors.get(rule_id))
         self._doors = doors
@@ -171,7 +180,9 @@ class Doors:
         self.problem = problem
 
 
-def _verdict(door: Door | None, raw: bytes, headers: Headers, now: datetime) -> Verdict:
+def _verdict(door: Door | None, raw: bytes, headers: Headers, now: datetime, origin: Address | None) -> Passage:
     if door is None:
         return verify("header", raw, headers, (), now)
-    return verify(door.rule.scheme, raw, headers, door.secrets, now, door.rule.hmac)
+    # Verified in any case: nobody learns from the time which networks a webhook lets in.
+    verdict = verify(door.rule.scheme, raw, headers, door.secrets, now, door.rule.hmac)
+    return "outside" if door.callers and not within(origin, door.callers) else verdict

@@ -8,7 +8,6 @@ and the scheme, so that nobody learns from an answer, or from when it comes, whi
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -16,13 +15,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, HTTPException, Path, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
-from limits import (
-    RateLimitItem,
-    RateLimitItemPerDay,
-    RateLimitItemPerHour,
-    RateLimitItemPerMinute,
-    RateLimitItemPerSecond,
-)
 from pydantic import BaseModel, Field
 
 from ..prefect_api import Refused
@@ -31,7 +23,9 @@ from ..webhooks.senders import DELIVERY_ID, delivery_id, greeting
 from .body import parse_body, read_body, shape_payload
 from .delivery import Delivery, deliver, new_delivery_id
 from .doors import Door
+from .origin import origin
 from .problems import RETRY_AFTER, documented
+from .rates import bucket
 from .service import Service, TheService
 
 router = APIRouter(tags=["webhooks"])
@@ -46,12 +40,6 @@ REFUSAL_SECONDS = 20e-9
 
 # Not for templates, expressions or anybody: they let their owner in somewhere.
 _PRIVATE = {"x-webhook-secret", "authorization", "proxy-authorization", "cookie"}
-_RATES: dict[str, type[RateLimitItem]] = {
-    "s": RateLimitItemPerSecond,
-    "m": RateLimitItemPerMinute,
-    "h": RateLimitItemPerHour,
-    "d": RateLimitItemPerDay,
-}
 
 _documents = [
     Security(APIKeyHeader(name="X-Webhook-Secret", auto_error=False, scheme_name="webhook header")),
@@ -117,7 +105,7 @@ async def receive(
     """Take one delivery: its run exists in Prefect when this answers 202."""
     door, raw = await _verified(rule_id, request, service)
     count = service.counters[door.rule.id]
-    _limit(service, door)
+    _limit(request, service, door)
     if service.waiting >= MAX_WAITING:
         raise HTTPException(503, "too many calls wait for Prefect", {"Retry-After": str(RETRY_AFTER)})
     service.waiting += 1
@@ -152,16 +140,23 @@ async def receive(
 async def _verified(rule_id: str, request: Request, service: Service) -> tuple[Door, bytes | None]:
     """The webhook that this call may go through, and the call's body where that had to be read to know.
 
-    Raises HTTPException: 401, the same for an unknown id and for everything that is wrong with a call; 413, 408, 503.
+    Raises HTTPException: 401, the same for an unknown id and for everything that is wrong with a call; 413, 408, 503;
+    429 for an address whose calls were refused too often.
     """
     doors, headers, now = service.doors, request.headers.raw, datetime.now(UTC)
-    if (known := doors.knows(rule_id, headers, now)) is not None:
+    address = origin(request, service.settings)
+    if (known := doors.knows(rule_id, headers, now, address)) is not None:
         return known, None
-    raw = await _unproven(request, service)
+    caller, refusals = bucket(address), service.settings.refusals
+    if refusals and (wait := service.rates.look(refusals, "refused", caller)):
+        raise HTTPException(429, "too many calls were refused", {"Retry-After": str(wait), "Connection": "close"})
+    raw = await _unproven(request, service, caller)
     began = time.monotonic()
-    door, verdict = await doors.verify(rule_id, raw, headers, now)
+    door, verdict = await doors.verify(rule_id, raw, headers, now, address)
     if door is None or verdict != "verified":
         service.refused += 1
+        if refusals:
+            service.rates.take(refusals, "refused", caller)
         if door is not None:
             service.counters[door.rule.id][verdict] += 1
         if (left := began + len(raw) * REFUSAL_SECONDS - time.monotonic()) > 0:
@@ -172,14 +167,16 @@ async def _verified(rule_id: str, request: Request, service: Service) -> tuple[D
     return door, raw
 
 
-async def _unproven(request: Request, service: Service) -> bytes:
+async def _unproven(request: Request, service: Service, caller: str) -> bytes:
     largest, held = service.doors.largest(service.settings.max_body), 0
 
     def hold(size: int) -> None:
         nonlocal held
         held += size
         service.unproven += size
-        if service.unproven > max(MAX_UNPROVEN, 2 * largest):
+        service.unproven_of[caller] += size
+        most = max(MAX_UNPROVEN, 2 * largest)
+        if service.unproven > most or service.unproven_of[caller] > most // 2:
             busy = {"Retry-After": str(RETRY_AFTER), "Connection": "close"}
             raise HTTPException(503, "too many calls at once", busy)
 
@@ -187,6 +184,9 @@ async def _unproven(request: Request, service: Service) -> bytes:
         return await read_body(request, largest, hold)
     finally:
         service.unproven -= held
+        service.unproven_of[caller] -= held
+        if not service.unproven_of[caller]:
+            del service.unproven_of[caller]
 
 
 async def _read(request: Request, service: Service, door: Door, raw: bytes | None) -> Delivery | dict[str, str]:
@@ -197,9 +197,8 @@ async def _read(request: Request, service: Service, door: Door, raw: bytes | Non
         raise HTTPException(400, "Idempotency-Key: allowed: once, 1 to 200 visible ASCII characters")
     if raw is None:
         raw = await read_body(request, _max_body(service, door))
-    body = parse_body(
-        raw, request.headers.get("content-type", ""), ", ".join(request.headers.getlist("content-encoding"))
-    )
+    encoding = ", ".join(request.headers.getlist("content-encoding"))
+    body = parse_body(raw, request.headers.get("content-type", ""), encoding, _max_body(service, door))
     private = _PRIVATE | proof_headers(rule.scheme, rule.hmac)
     headers = {name: value for name, value in request.headers.items() if name not in private}
     if (greeted := greeting(rule.scheme, headers, body)) is not None:
@@ -213,11 +212,11 @@ def _max_body(service: Service, door: Door) -> int:
     return door.rule.max_body or service.settings.max_body
 
 
-def _limit(service: Service, door: Door) -> None:
-    if door.rule.rate_limit is None:
-        return
-    amount, _, unit = door.rule.rate_limit.partition("/")
-    item = _RATES[unit[0]](int(amount))
-    if not service.limiter.hit(item, door.rule.id):
-        wait = max(1, math.ceil(service.limiter.get_window_stats(item, door.rule.id).reset_time - time.time()))
-        raise HTTPException(429, f"more than {door.rule.rate_limit}", {"Retry-After": str(wait)})
+def _limit(request: Request, service: Service, door: Door) -> None:
+    rule = door.rule
+    caller = bucket(origin(request, service.settings))
+    # The caller's own first: what it has too much is not taken from the others.
+    for rate, *name in ((rule.caller_rate_limit, "caller", rule.id, caller), (rule.rate_limit, "webhook", rule.id)):
+        if rate and (wait := service.rates.take(rate, *name)):
+            service.counters[rule.id]["limited"] += 1
+            raise HTTPException(429, f"more than {rate}", {"Retry-After": str(wait), "Connection": "close"})

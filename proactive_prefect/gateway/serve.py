@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 
 import uvicorn
@@ -10,11 +11,14 @@ import uvicorn
 from ..errors import InputError
 from ..settings import Settings
 from .app import create_app
+from .connections import connection_class
+from .front import MAX_HEADERS
 from .secrets import operator_token, read_token, same_secret
 
-# All headers of a request together. Only h11 can bound them, so it is chosen over the faster httptools.
-MAX_HEADERS = 32 * 1024
 STOP_SECONDS = 3
+SILENT_SECONDS = 60
+"""For which a caller may leave unread what was sent; then the connection is gone."""
+_OTHER_FILES = 200
 
 
 def serve(settings: Settings) -> None:
@@ -24,6 +28,7 @@ def serve(settings: Settings) -> None:
     """
     if same_secret(operator_token(settings), read_token(settings)):
         raise InputError("PROACTIVE_TOKEN and PROACTIVE_READ_TOKEN are the same; allowed: two different texts")
+    _allow_files(settings.max_connections + _OTHER_FILES)
     listener = listen(settings)
     host, port = listener.getsockname()[:2]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -32,11 +37,13 @@ def serve(settings: Settings) -> None:
     logging.getLogger("proactive.gateway").info("gateway.listening url=http://%s:%s", host, port)
     config = uvicorn.Config(
         create_app(settings),
-        http="h11",
+        # Only h11 can bound the headers, so it is chosen over the faster httptools.
+        http=connection_class(settings),
         h11_max_incomplete_event_size=MAX_HEADERS,
+        ws="none",
         access_log=False,  # addresses may hold tokens
         server_header=False,
-        proxy_headers=False,  # nobody in front is trusted until somebody is named
+        proxy_headers=False,  # `origin` reads them, where a proxy is trusted
         timeout_graceful_shutdown=STOP_SECONDS,
         log_config=None,
     )
@@ -50,6 +57,8 @@ def listen(settings: Settings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_SECONDS * 1000)
         listener.bind(address)
     except OSError as error:
         raise InputError(
@@ -57,3 +66,10 @@ def listen(settings: Settings) -> socket.socket:
             hint="Set PROACTIVE_GATEWAY_PORT to another port (0 takes a free one), or end what uses this one.",
         ) from None
     return listener
+
+
+def _allow_files(wanted: int) -> None:
+    """Raise how many files this process may have open, as far as it may do that itself: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard < 0 else min(wanted, hard), hard))

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
 from ..ledger.db import Ledger
 from ..prefect_api import PrefectApi
 from ..settings import Settings
 from .doors import Doors
 from .push import Push
+from .rates import Rates
 from .samples import Samples
 
 
@@ -35,11 +34,13 @@ class Service:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counters: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """By webhook: what became of its calls, since the start."""
-    limiter: MovingWindowRateLimiter = field(default_factory=lambda: MovingWindowRateLimiter(MemoryStorage()))
+    rates: Rates = field(default_factory=Rates)
     waiting: int = 0
     """Calls that wait for Prefect now."""
     unproven: int = 0
     """Bytes of bodies that are held now, of calls that may be anybody's."""
+    unproven_of: Counter[str] = field(default_factory=Counter)
+    """The same by address."""
     refused: int = 0
     """Calls for an unknown webhook or with a wrong secret, since the start."""
     samples: Samples = field(default_factory=Samples)

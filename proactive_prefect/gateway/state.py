@@ -48,6 +48,8 @@ class Calls(BaseModel):
     malformed: int = Field(default=0, description="Refused: a header that the scheme needs is missing or wrong.")
     late: int = Field(default=0, description="Refused: signed more than five minutes from this machine's time.")
     no_secret: int = Field(default=0, description="Refused: the webhook was closed.")
+    outside: int = Field(default=0, description="Refused: from a network that is not among the rule's `callers`.")
+    limited: int = Field(default=0, description="Verified, but more than a rate limit allows.")
 
 
 class WebhookState(BaseModel):

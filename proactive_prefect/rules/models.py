@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from .actions import Action, Call
 from .durations import Duration, at_least, format_duration
 from .policies import Count, Flag, Instant, KeyMistake, Policies, Timezone
-from .schemes import GIVEN_BY_SENDER, HmacOptions, Scheme, Secrets
+from .schemes import GIVEN_BY_SENDER, CallerNetwork, HmacOptions, Rate, Scheme, Secrets
 from .timing import CRON_SPLAY_LIMIT, CronTiming, IntervalTiming, OnceTiming, Timing, check_cron, splay_offset
 
 Kind = Literal["heartbeat", "cron", "skill", "webhook"]
@@ -208,11 +208,16 @@ class WebhookRule(RuleBase):
     )
     hmac: HmacOptions | None = Field(default=None, description="Of scheme hmac, which needs it.")
     max_body: Count | None = Field(default=None, ge=1, le=67_108_864, description="Bytes. Default: PROACTIVE_MAX_BODY.")
-    rate_limit: str | None = Field(
-        default=None,
-        pattern=r"^\d{1,9}/(s|second|m|minute|h|hour|d|day)$",
-        description="Calls, and the time they are counted in.",
-        examples=["60/minute"],
+    rate_limit: Rate | None = Field(
+        default=None, description="Calls, and the time they are counted in.", examples=["60/minute"]
+    )
+    caller_rate_limit: Rate | None = Field(
+        default=None, description="The same, for each address that calls.", examples=["60/minute"]
+    )
+    callers: list[CallerNetwork] = Field(
+        default_factory=list,
+        max_length=1000,
+        description="The networks that calls may come from. Empty: from anywhere.",
     )
     when: str | None = Field(
         default=None, max_length=4096, description="A CEL expression over headers and body; false is a skip."

@@ -1,4 +1,4 @@
-"""How a webhook's caller proves who it is, as a rule says it: the scheme, its secrets by name, its options."""
+"""Whom a webhook lets in, as a rule says it: the scheme, its secrets by name, its options, networks and rates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from ..networks import read_network
 from .policies import Instant, KeyMistake
 from .source import kind_of
 
@@ -109,3 +110,15 @@ class HmacOptions(_Model):
         description="What stands before the signature in the header.",
         examples=["sha256="],
     )
+
+
+def _checked_network(text: str) -> str:
+    return str(read_network(text))
+
+
+Rate = Annotated[str, Field(pattern=r"^\d{1,9}/(s|second|m|minute|h|hour|d|day)$")]
+CallerNetwork = Annotated[
+    str,
+    AfterValidator(_checked_network),
+    Field(examples=["192.0.2.0/24"], json_schema_extra={"pattern": r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$"}),
+]

@@ -133,8 +133,8 @@ async def keep_secret(name: str, value: str) -> None:
     await Secret(value=value).save(name, overwrite=True)
 
 
-def start_gateway(server: Server, home: Path, **env: str) -> Gateway:
-    """Start a gateway on a free port."""
+def start_gateway(server: Server, home: Path, first: str = "", **env: str) -> Gateway:
+    """Start a gateway on a free port. `first` is Python that its process runs before."""
     port = free_port()
     home.mkdir(exist_ok=True)
     log = home.parent / f"{home.name}.log"
@@ -149,7 +149,7 @@ def start_gateway(server: Server, home: Path, **env: str) -> Gateway:
     }
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE], env=given, cwd=ROOT, stdout=out, stderr=out, start_new_session=True
+            [sys.executable, "-c", first + SERVE], env=given, cwd=ROOT, stdout=out, stderr=out, start_new_session=True
         )
     return Gateway(f"http://127.0.0.1:{port}", home, log, process)
 

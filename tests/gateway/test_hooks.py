@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -59,6 +61,8 @@ async def test_a_call_with_the_secret_makes_a_run_with_the_body_as_its_payload(
         ("application/x-www-form-urlencoded", b'{"a": 1}', {"a": 1}),
         (None, b'{"a": 1}', {"a": 1}),
         (None, b"hello", "hello"),
+        ("text/csv", b"1," * 200_000, "1," * 200_000),
+        ("application/json", b'["' + b"1," * 200_000 + b'"]', ["1," * 200_000]),
         ("application/json", b"", None),
         ("text/plain", b"a\x00b", "a\x00b"),
         ("application/json", b'{"a": "\\ud800 \\u0000"}', {"a": "\ud800 \x00"}),
@@ -89,7 +93,14 @@ async def test_json_text_and_forms_become_the_payload(
         (400, {"Idempotency-Key": "x" * 201}, b"{}"),
         (415, {"Content-Type": "image/png"}, b"x"),
         (415, {"Content-Type": "application/json; charset=latin-1"}, b"{}"),
-        (415, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, b"{}"),
+        (415, {"Content-Type": "application/json", "Content-Encoding": "br"}, b"{}"),
+        (415, {"Content-Type": "application/json", "Content-Encoding": "gzip, gzip"}, gzip.compress(b"{}")),
+        (400, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, b"{}"),
+        (400, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, gzip.compress(b"{}")[:-1]),
+        (413, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, gzip.compress(b" " * 90_000_000)),
+        (413, {"Content-Type": "application/json", "Content-Encoding": "deflate"}, zlib.compress(b" " * 90_000_000)),
+        (400, {"Content-Type": "application/json"}, b'{"a": 1, "a": 2}'),
+        (400, {"Content-Type": "application/json"}, b"[" + b"1," * 100_000 + b"1]"),
         (413, {"Content-Type": "text/plain"}, b"x" * 600_000),
         (413, {"Content-Type": "text/plain"}, b"x" * 2_000_000),
     ],

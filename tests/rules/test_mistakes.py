@@ -294,6 +294,16 @@ CASES = {
         'secret = "${file:secret}"', "secret: '${file:secret}'", "secret", "a secret itself", "${file:/absolute/path}"
     ),
     "a rate without a time": hook('rate_limit = "60"', "rate_limit: '60'", "rate_limit", "'60'", "60/minute"),
+    "callers of no network": hook(
+        'callers = ["192.0.2.0/24", "example.com"]',
+        "callers: [192.0.2.0/24, example.com]",
+        "callers[1]",
+        "'example.com' is not a network",
+        '"192.0.2.0/24"',
+    ),
+    "callers of a network with a host in it": hook(
+        'callers = ["192.0.2.7/24"]', "callers: [192.0.2.7/24]", "callers[0]", "beyond its network", "'192.0.2.0/24'"
+    ),
     "too large a body": hook("max_body = 100000000", "max_body: 100000000", "max_body", "100000000", "up to 67108864"),
     "PicoBot without seconds": picobot('cron = "0 18 * * *"', "cron: 0 18 * * *", "cron", "5 fields", "0 0 18 * * *"),
     "PicoBot below a minute": picobot('cron = "5 0 18 * * *"', "cron: 5 0 18 * * *", "cron", "'5'", '"0"'),

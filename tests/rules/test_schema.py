@@ -39,6 +39,7 @@ BEYOND_A_SCHEMA = {
     "a secret's end without an offset",
     "a session without a hook",
     "no channel",
+    "callers of a network with a host in it",
     "six fields",
     "seven fields",
     "six fields below a minute",
