@@ -20,6 +20,12 @@ from ..support import free_port
 from .acting import run
 
 
+@pytest.fixture(autouse=True)
+def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator allows calls to this machine."""
+    monkeypatch.setenv("PROACTIVE_OUTBOUND_ALLOW", "127.0.0.0/8")
+
+
 @dataclass
 class Site:
     """A web server: what each path answers (status, headers, body), and the requests that came."""

@@ -8,7 +8,9 @@ import httpx
 
 from ...errors import ActionError
 from ...rules.actions import HttpAction
+from ...settings import Settings
 from ..masking import Masker, clean
+from ..outbound import NotAllowed, outbound
 from ..references import resolve
 from ..results import HeartbeatResult
 
@@ -21,7 +23,8 @@ async def send_http(action: HttpAction, masker: Masker) -> HeartbeatResult:
 
     Redirects are not followed: they would carry headers, and with them secrets, to wherever the answer points. A
     redirect, a 4xx or 5xx and a broken connection raise ActionError, with the status and the beginning of what came
-    back. At most the first 64 KiB of an answer are read. How long to wait is the caller's business.
+    back. So does an address that is not public and that the operator does not allow. At most the first 64 KiB of an
+    answer are read. How long to wait is the caller's business.
     """
     url = await resolve(action.url, masker=masker, where="action.url")
     headers = await resolve(action.headers, masker=masker, where="action.headers")
@@ -29,11 +32,16 @@ async def send_http(action: HttpAction, masker: Masker) -> HeartbeatResult:
     what = f"{action.method} {action.url}"  # as written: its references stay references
     try:
         # No limit of its own: one clock, the caller's, decides what is too long.
-        async with httpx.AsyncClient(timeout=None, follow_redirects=False) as client:  # noqa: S113
+        transport = outbound(httpx.URL(url), Settings().outbound_allow)
+        async with httpx.AsyncClient(transport=transport, timeout=None, follow_redirects=False) as client:  # noqa: S113
             request = client.build_request(action.method, url, headers=headers, json=body)
             response = await client.send(request, stream=True)
             async with contextlib.aclosing(response):
                 content, cut = await _read(response)
+    except NotAllowed as error:
+        raise ActionError(
+            f"{what}: {error}", hint="PROACTIVE_OUTBOUND_ALLOW names the other networks that actions may call."
+        ) from None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         said = " ".join(str(error).split())[:_SHOWN]
         raise ActionError(f"{what}: {type(error).__name__}{': ' if said else ''}{said}") from None
