@@ -78,6 +78,13 @@ class Settings(BaseSettings):
         default=True,
         description="Whether the calendar is kept up to date by each event, instead of read anew for each request.",
     )
+    calendar_shadow: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="The share of the calendar's answers that are compared with a full recomputation; "
+        "differences are counted and logged.",
+    )
     project_dir: Path | None = Field(
         default=None,
         description="The project's folder as the workers see it. Default: the folder `apply` runs for.",

@@ -21,6 +21,7 @@ FLOORS = {
     "ledger": 2,
     "prefect_api": 2,
     "firing": 2,
+    "calendar": 3,
     "deploy": 3,
     "webhooks": 3,
     "worker": 4,

@@ -11,17 +11,18 @@ from fastapi import Depends, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
+from ..calendar.calendar import Calendar
 from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..prefect_api import connect
 from ..settings import Settings
-from . import health, hooks, metrics, page, rules, state, stream, why
+from . import calendar, health, hooks, metrics, page, rules, state, stream, why
 from .access import reader
 from .background import at_work
 from .doors import Doors
 from .front import Front
 from .problems import Problem, answer_with_problems
-from .push import Push
+from .push import Projected, Push
 from .samples import CountRequests, Samples
 from .service import Service
 
@@ -46,9 +47,12 @@ def create_app(settings: Settings) -> FastAPI:
         ):
             doors, samples = Doors(looking, settings), Samples()
             push = Push(ledger, samples)
-            app.state.service = Service(settings, delivering, looking, doors, ledger, push, samples=samples)
+            shown = Calendar(ledger, settings)
+            push.projected = lambda: Projected(shown.projection.version, shown.projection.last_event_seq)
+            samples.projection_state = shown.state
+            app.state.service = Service(settings, delivering, looking, doors, ledger, push, shown, samples=samples)
             stop = asyncio.Event()
-            watches = {"doors": doors.watch(), "push": push.watch()}
+            watches = {"doors": doors.watch(), "push": push.watch(), "calendar": shown.watch()}
             works = {"feed": feed(feeding, ledger, stop, settings)}
             async with at_work(stop, watches, works):
                 yield
@@ -70,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(state.router)
     app.include_router(why.router)
     app.include_router(metrics.router)
+    app.include_router(calendar.router)
     app.include_router(health.router)
     app.include_router(rules.router)
     app.include_router(stream.router)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from ..calendar.calendar import Calendar
 from ..ledger.db import Ledger
 from ..prefect_api import PrefectApi
 from ..settings import Settings
@@ -31,6 +32,7 @@ class Service:
     doors: Doors
     ledger: Ledger
     push: Push
+    calendar: Calendar
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counters: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """By webhook: what became of its calls, since the start."""

@@ -46,12 +46,16 @@ class NewEvent:
 
 @dataclass(frozen=True)
 class Head:
-    """How far the log goes: `oldest` is the first `seq` that is kept (`seq` + 1 if none is); `log_id` names the log."""
+    """How far the log goes: `oldest` is the first `seq` that is kept (`seq` + 1 if none is); `log_id` names the log.
+
+    `revision` is that of the account itself.
+    """
 
     seq: int
     oldest: int
     emitted: int
     log_id: str
+    revision: int
 
 
 async def lock_log(session: AsyncSession) -> LogHead:
@@ -101,7 +105,7 @@ async def read_head(session: AsyncSession) -> Head:
     """How far the log goes."""
     head = (await session.scalars(select(LogHead).execution_options(populate_existing=True))).one()
     oldest = (await session.scalars(select(func.min(col(Event.seq))))).one()
-    return Head(head.seq, head.seq + 1 if oldest is None else oldest, head.emitted, head.log_id)
+    return Head(head.seq, head.seq + 1 if oldest is None else oldest, head.emitted, head.log_id, head.revision)
 
 
 async def read_events(

@@ -80,12 +80,13 @@ async def expect(
     origin_id: int | None = None,
 ) -> Occurrence:
     """The occurrence of the rule at `due`, or of that delivery; recorded as expected if it is not there yet."""
-    await lock_log(session)
+    head = await lock_log(session)
     key = occurrence_key(due, delivery_id)
     found = await session.scalar(
         select(Occurrence).where(col(Occurrence.rule_id) == rule_id, col(Occurrence.key) == key)
     )
     if found is None:
+        head.revision += 1
         found = Occurrence(
             rule_id=rule_id,
             kind=kind,
@@ -95,6 +96,7 @@ async def expect(
             cause=cause,
             origin_id=origin_id,
             recorded_at=datetime.now(UTC),
+            revision=head.revision,
         )
         session.add(found)
         await session.flush()
@@ -105,13 +107,17 @@ async def settle(session: AsyncSession, occurrence: Occurrence) -> None:
     """Write down what became of the occurrence, from its runs and its resolution."""
     assert occurrence.id is not None  # it comes from the database
     runs = (await session.scalars(select(Run).where(col(Run.occurrence_id) == occurrence.id))).all()
-    before = occurrence.outcome
     verdict = judge(runs, await resolution_of(session, occurrence.id))
+    before = _verdict(occurrence)
     occurrence.outcome, occurrence.reason = verdict.outcome, verdict.reason
     occurrence.running, occurrence.run_id = verdict.running, verdict.run_id
     occurrence.started_at, occurrence.ended_at = verdict.started_at, verdict.ended_at
+    if _verdict(occurrence) != before:
+        head = await lock_log(session)
+        head.revision += 1
+        occurrence.revision = head.revision
     await session.flush()
-    await tally_outcome(session, occurrence, before, runs)
+    await tally_outcome(session, occurrence, str(before[0]), runs)
 
 
 async def open_runs(session: AsyncSession) -> Sequence[Run]:
@@ -152,6 +158,11 @@ def ref_of(occurrence: Occurrence, run: Run) -> RunRef:
         created=occurrence.recorded_at,
         delivery_id=rest if prefix == "delivery" else None,
     )
+
+
+def _verdict(occurrence: Occurrence) -> tuple[object, ...]:
+    one = occurrence
+    return one.outcome, one.reason, one.running, one.run_id, one.started_at, one.ended_at
 
 
 async def _row(session: AsyncSession, ref: RunRef) -> tuple[Occurrence, Run, bool]:

@@ -46,6 +46,7 @@ class Occurrence(SQLModel, table=True):
         UniqueConstraint("rule_id", "key", name="uq_occurrences_rule_id_key"),
         Index("ix_occurrences_rule_id_due", "rule_id", "due"),
         Index("ix_occurrences_due", "due"),
+        Index("ix_occurrences_revision", "revision"),
         Index(
             "ix_occurrences_open",
             "due",
@@ -69,6 +70,8 @@ class Occurrence(SQLModel, table=True):
     started_at: datetime | None = Field(default=None, sa_column=Column(Utc))
     ended_at: datetime | None = Field(default=None, sa_column=Column(Utc))
     recorded_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    revision: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    """What `LogHead.revision` became when this was last changed: what has changed since n is what is above n."""
     origin_id: int | None = Field(
         default=None, sa_column=Column(_BIG_ID, ForeignKey("occurrences.id", name="fk_occurrences_origin_id"))
     )
@@ -158,6 +161,8 @@ class LogHead(SQLModel, table=True):
     seq: int = Field(sa_column=Column(BigInteger, nullable=False))
     emitted: int = Field(sa_column=Column(BigInteger, nullable=False))
     """All up to this `seq` have been given to Prefect."""
+    revision: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    """Rises by one with each change of an occurrence or of a rule, also with those that no event tells of."""
 
 
 class RuleVersion(SQLModel, table=True):

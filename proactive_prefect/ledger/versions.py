@@ -33,7 +33,7 @@ class SeenRule:
 
 async def note_rules(session: AsyncSession, seen: Iterable[SeenRule], now: datetime, *, log_since: datetime) -> None:
     """Note all rules that are deployed now: what is new, changed or gone since the last time, and log it."""
-    await lock_log(session)
+    head = await lock_log(session)
     before = await latest_versions(session)
     there = {rule.rule_id: rule for rule in seen}
     events = []
@@ -67,6 +67,7 @@ async def note_rules(session: AsyncSession, seen: Iterable[SeenRule], now: datet
             )
             session.add(version)
             events.append(_event(version, "deleted", []))
+    head.revision += len(events)
     await session.flush()
     await append(session, [event for event in events if event.occurred_at_utc >= log_since])
 

@@ -165,13 +165,13 @@ def _cron_after(timing: CronTiming, after: datetime) -> Iterator[datetime]:
     zone = ZoneInfo(timing.timezone)
     wall = after.astimezone(zone).replace(tzinfo=None)
     # A time shifted out of a gap may stand before wall-clock times that come earlier in the expression's own order.
-    start = wall - max((gap.length for gap in _gaps_near(timing.timezone, wall)), default=timedelta(0)) - _SECOND
+    start = wall - max((gap.length for gap in gaps_near(timing.timezone, wall)), default=timedelta(0)) - _SECOND
     waiting: list[datetime] = []
     last = after
     for wall in _wall_times(timing.prefect_cron, start):
-        gaps = _gaps_near(timing.timezone, wall)
+        gaps = gaps_near(timing.timezone, wall)
         inside = next((gap for gap in gaps if gap.start <= wall < gap.end), None)
-        due = _instant(wall, zone, inside)
+        due = instant_of(wall, zone, inside)
         if due > after:
             heapq.heappush(waiting, due)
         if any(gap.start - gap.length <= wall < gap.end + gap.length for gap in gaps):
@@ -192,14 +192,16 @@ def _wall_times(expression: str, start: datetime) -> Iterator[datetime]:
             return  # the calendar ends
 
 
-def _instant(wall: datetime, zone: ZoneInfo, gap: ClockChange | None) -> datetime:
+def instant_of(wall: datetime, zone: ZoneInfo, gap: ClockChange | None) -> datetime:
+    """When a local time comes, in UTC; `gap` is the one that it is in, if it is in one."""
     if gap is not None:
         wall = wall + gap.length if SHIFTS_FORWARD else wall - gap.length
     # fold=0: the first of two.
     return wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
-def _gaps_near(timezone: str, wall: datetime) -> tuple[ClockChange, ...]:
+def gaps_near(timezone: str, wall: datetime) -> tuple[ClockChange, ...]:
+    """The gaps of a timezone in the month of a local time, and in the days around it."""
     return _gaps(timezone, wall.year, wall.month)
 
 
