@@ -127,7 +127,7 @@ async def test_a_change_that_no_event_tells_of_is_followed_too(ledger: Ledger) -
 
 @pytest.mark.parametrize(("status", "actions"), [("paused", ("run_now", "resume")), ("disabled", ()), ("deleted", ())])
 async def test_a_rule_that_is_not_active_has_no_future(ledger: Ledger, status: str, actions: tuple[str, ...]) -> None:
-    """Paused, switched off or deleted: what was stays, nothing more is foreseen, and only what makes sense is offered."""
+    """Paused, switched off or deleted: what was stays, nothing is foreseen, and only what makes sense is offered."""
     await note(ledger, seen(DAILY))
     await tell(ledger, run_of(DAILY, MIDNIGHT + 9 * HOUR), *RAN)
     calendar = Projection(ledger)
