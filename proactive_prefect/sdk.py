@@ -32,11 +32,13 @@ from .deploy.compile import Project, compile_rules
 from .deploy.plan import make_plan
 from .errors import InputError, PrefectUnreachable, UnknownRule
 from .ledger.db import open_ledger
+from .ledger.tables import ResolutionAction
 from .ledger.why import Why, why, with_states
+from .missed.queue import MissedItem, read_queue
+from .missed.resolve import Resolved, learn_held, occurrence_of_run, resolve_missed, this_user
 from .prefect_api import PrefectApi, connect
 from .prefect_api.address import configured_api_url, use_api_url
 from .prefect_api.deployments import DeployedRule, delete_deployment, deployed_rules
-from .prefect_api.missed import approve_run, delete_missed_run, missed_runs, reschedule_run
 from .prefect_api.pausing import pause_rule, resume_rule
 from .prefect_api.runs import FlowRun, create_run
 from .rules.checks import check_expressions, check_interval
@@ -46,6 +48,7 @@ from .settings import Settings, project_root, rules_file
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Missed = MissedItem | UUID | str
 
 # Not a name that a rules file can give its project: so the two can never be taken for one another.
 _SDK = "sdk:"
@@ -143,23 +146,45 @@ class AsyncProactive:
         due = next_due(timing, datetime.now(UTC), 1) if found.active and timing is not None else []
         return due[0] if due else None
 
-    async def missed(self, rule_id: str | None = None) -> list[FlowRun]:
-        """The runs (of one rule) that were missed and wait for a decision, oldest first."""
+    async def missed(self, rule_id: str | None = None) -> list[MissedItem]:
+        """What was missed (of one rule) and waits: for a decision, or approved for its turn; oldest first."""
         api = await self._api()
-        found = [await self._find(api, rule_id)] if rule_id else await deployed_rules(api)
-        return await missed_runs(api, [one.deployment_id for one in found])
+        rule_ids = [(await self._find(api, rule_id)).rule.id] if rule_id else None
+        async with open_ledger(self._settings) as ledger:
+            await learn_held(ledger, api, self._settings)
+            async with ledger.read() as session:
+                now = datetime.now(UTC)
+                return (await read_queue(session, self._settings, now, rule_ids=rule_ids, limit=100_000)).items
 
-    async def approve(self, run_id: UUID | str) -> FlowRun:
-        """Let a missed run go now, with its original due time. Raises InputError if it is not Missed."""
-        return await approve_run(await self._api(), run_id)
+    async def approve(self, missed: Missed) -> Resolved:
+        """Let a missed run go, now or when it is its turn, with its original due time.
 
-    async def reschedule(self, run_id: UUID | str, at: datetime) -> FlowRun:
-        """Let a missed run go at `at` (aware). Raises InputError if it is not Missed, or `at` has no offset."""
-        return await reschedule_run(await self._api(), run_id, at)
+        `missed` is an item of `missed()`, or a flow run's id. The first decision stands, and is returned; asking again
+        changes nothing. Raises InputError if the run was not missed.
+        """
+        return await self._resolve(missed, "approve_backfill_run")
 
-    async def delete_missed(self, run_id: UUID | str) -> FlowRun:
-        """Drop a missed run: it ends as Cancelled. Raises InputError if it is not Missed."""
-        return await delete_missed_run(await self._api(), run_id)
+    async def reschedule(self, missed: Missed, at: datetime) -> Resolved:
+        """Let what a missed run stands for run at `at`, as a new run; as `approve`, and `at` must be aware."""
+        return await self._resolve(missed, "reschedule", at)
+
+    async def delete_missed(self, missed: Missed) -> Resolved:
+        """Drop a missed run: it ends as Cancelled; as `approve`."""
+        return await self._resolve(missed, "delete_missed")
+
+    async def _resolve(self, missed: Missed, action: ResolutionAction, at: datetime | None = None) -> Resolved:
+        api, settings = await self._api(), self._settings
+        async with open_ledger(settings) as ledger:
+            if isinstance(missed, MissedItem):
+                occurrence_id = missed.occurrence_id
+            else:
+                occurrence_id = await occurrence_of_run(ledger, api, settings, str(missed))
+            [answer] = await resolve_missed(
+                ledger, api, settings, [occurrence_id], action, by=this_user(), via="sdk", target=at
+            )
+        if answer.status == "not_missed":
+            raise InputError(f"run {answer.run_id} is {answer.outcome}; allowed: a run that is Missed")
+        return answer
 
     async def why(self, rule_id: str, at: datetime) -> Why:
         """What became of the rule at that time, and why. Raises UnknownRule for an id that was never seen."""

@@ -85,6 +85,15 @@ class Settings(BaseSettings):
         description="The share of the calendar's answers that are compared with a full recomputation; "
         "differences are counted and logged.",
     )
+    missed_at_once: int = Field(
+        default=4, ge=1, le=1000, description="Approved missed runs at work at once, while catching up."
+    )
+    missed_limit: int = Field(
+        default=1000,
+        ge=1,
+        le=10_000,
+        description="Missed runs of one rule that one outage may leave; of more, the oldest are left out, and said so.",
+    )
     project_dir: Path | None = Field(
         default=None,
         description="The project's folder as the workers see it. Default: the folder `apply` runs for.",

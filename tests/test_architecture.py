@@ -23,6 +23,7 @@ FLOORS = {
     "firing": 2,
     "calendar": 3,
     "deploy": 3,
+    "missed": 3,
     "webhooks": 3,
     "worker": 4,
     "gateway": 5,

@@ -129,25 +129,28 @@ async def test_missed_runs_are_approved_rescheduled_and_deleted(client: AsyncPro
             held = {"type": "PAUSED", "name": "Missed", "state_details": {"pause_reschedule": True}}
             await api.post(f"/flow_runs/{made['id']}/set_state", {"state": held, "force": True})
     one, two, three = await client.missed("sdk-missed")
+    assert {item.waits_for for item in (one, two, three)} == {"decision"}
     at = datetime.now(UTC) + timedelta(hours=5)
-    approved = await client.approve(one.id)
-    later = await client.reschedule(str(two.id), at)
-    gone = await client.delete_missed(three.id)
-    assert approved.state is not None
-    assert approved.state.is_scheduled()
-    assert approved.expected_start_time == one.expected_start_time
-    assert later.state is not None
-    assert later.state.is_scheduled()
-    assert later.next_scheduled_start_time is not None
-    assert at - timedelta(seconds=1) < later.next_scheduled_start_time < at + timedelta(seconds=1)
-    assert gone.state is not None
-    assert gone.state.is_cancelled()
+    for answer in (await client.approve(one), await client.reschedule(str(two.run_id), at)):
+        assert (answer.status, answer.via, answer.carried_out) == ("resolved", "sdk", True)
+    await client.delete_missed(three)
+    async with connect() as api:
+        mine = {"deployments": {"id": {"any_": [found.deployment_id]}}}
+        runs = {run["id"]: run for run in await api.post("/flow_runs/filter", mine)}
+    approved, moved, gone = (runs[str(item.run_id)] for item in (one, two, three))
+    assert (approved["state_name"], approved["expected_start_time"][:19]) == ("Resuming", one.due.isoformat()[:19])
+    assert (moved["state_name"], gone["state_name"]) == ("Rescheduled", "Cancelled")
+    [later] = [run for run in runs.values() if run["expected_start_time"][:19] == at.isoformat()[:19]]
+    assert later["state_type"] == "SCHEDULED"
     assert await client.missed("sdk-missed") == []
     for again in (client.approve, client.delete_missed):
-        with pytest.raises(InputError, match="allowed: a run that is Missed"):
-            await again(one.id)
+        answer = await again(one)
+        assert (answer.status, answer.action) == ("already", "approve_backfill_run")
+    assert later["id"] is not None
+    with pytest.raises(InputError, match="allowed: a run that is Missed"):
+        await client.approve(later["id"])
     with pytest.raises(InputError, match="no offset"):
-        await client.reschedule(one.id, datetime(2030, 1, 1))  # noqa: DTZ001 - the naive one is the point
+        await client.reschedule(one, datetime(2030, 1, 1))  # noqa: DTZ001 - the naive one is the point
 
 
 @pytest.mark.parametrize(

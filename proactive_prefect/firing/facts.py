@@ -77,7 +77,7 @@ def to_fact(run: FlowRun) -> RunFact:
     due = run.expected_start_time or run.created
     assert due is not None  # the server sets `created` on every run
     ended = run.end_time if stage in ("ran", "settled") else None
-    return RunFact(run.id, due, run.auto_scheduled, stage, began if stage != "waiting" else None, ended)
+    return RunFact(run.id, due, is_scheduled(run), stage, began if stage != "waiting" else None, ended)
 
 
 def _stage(run: FlowRun) -> Stage:
@@ -94,8 +94,13 @@ def _stage(run: FlowRun) -> Stage:
     return "ran"
 
 
+def is_scheduled(run: FlowRun) -> bool:
+    """Whether it stands for a due time of the rule: made by Prefect's scheduler, or for one that Prefect missed."""
+    return bool(run.auto_scheduled) or run.labels.get(CAUSE_LABEL) == "schedule"
+
+
 def _cause(run: FlowRun) -> Cause:
-    if run.auto_scheduled:
+    if is_scheduled(run):
         return "schedule"
     return "webhook" if run.labels.get(CAUSE_LABEL) == "webhook" else "manual"
 
@@ -129,7 +134,7 @@ async def _rivals(api: PrefectApi, rule: RuleBase, run: FlowRun, occurrence: Occ
 
 
 def _is_twin(run: FlowRun, occurrence: Occurrence) -> bool:
-    return run.auto_scheduled and occurrence.cause == "schedule" and run.expected_start_time == occurrence.due
+    return is_scheduled(run) and occurrence.cause == "schedule" and run.expected_start_time == occurrence.due
 
 
 async def _ran_before(api: PrefectApi, rule: RuleBase, run: FlowRun, start: datetime) -> int:
@@ -161,7 +166,7 @@ async def _later_due(api: PrefectApi, run: FlowRun, occurrence: Occurrence, now:
         "state": {"type": {"not_any_": ["CANCELLED", "CANCELLING"]}},
     }
     found = await find_runs(api, [run.deployment_id], later, limit=50)
-    return [one.expected_start_time for one in found if one.auto_scheduled and one.expected_start_time]
+    return [one.expected_start_time for one in found if is_scheduled(one) and one.expected_start_time]
 
 
 async def _session_active(rule: RuleBase) -> bool | None:

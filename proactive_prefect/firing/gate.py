@@ -232,10 +232,14 @@ def _late(
         for began, ended in turns:
             if began <= latest:
                 latest = max(latest, ended + rule.grace + SLOT_WAIT)
+        if any(run.stage == "running" and run.began and run.began <= latest for run in others):
+            return None  # its turn has not come
     if start <= latest:
         return None
     by = format_duration(timedelta(seconds=int((start - occurrence.due).total_seconds())))
     text = f"due {_wall(occurrence.due, rule)}, found {by} later, past its grace of {format_duration(rule.grace)}"
+    if rule.stale_after is not None and start > occurrence.due + rule.stale_after:
+        return Skip("stale", f"{text}; not worth running after {format_duration(rule.stale_after)}")
     match rule.on_missed:
         case "ask":
             return Hold(text)

@@ -15,7 +15,7 @@ from sqlmodel import col
 
 from .lifecycle import of_deletion, of_state, scheduled
 from .log import NewEvent, append, lock_log
-from .outcomes import RunRef, StateFact, join, join_deletion, judge, occurrence_key
+from .outcomes import RESCHEDULED, RunRef, StateFact, join, join_deletion, judge, occurrence_key
 from .resolutions import resolution_of, resolve
 from .tables import OPEN, Occurrence, Run
 from .tallies import tally_outcome
@@ -77,24 +77,25 @@ async def expect(
     due: datetime,
     cause: str = "schedule",
     delivery_id: str | None = None,
-    origin_id: int | None = None,
+    origin: str | None = None,
 ) -> Occurrence:
-    """The occurrence of the rule at `due`, or of that delivery; recorded as expected if it is not there yet."""
+    """The occurrence of the rule at `due`, of that delivery, or rescheduled from the one whose key is `origin`.
+
+    Recorded as expected if it is not there yet.
+    """
     head = await lock_log(session)
-    key = occurrence_key(due, delivery_id)
-    found = await session.scalar(
-        select(Occurrence).where(col(Occurrence.rule_id) == rule_id, col(Occurrence.key) == key)
-    )
+    found = await _find(session, rule_id, occurrence_key(due, delivery_id, origin))
     if found is None:
         head.revision += 1
+        from_ = await _find(session, rule_id, origin) if origin else None
         found = Occurrence(
             rule_id=rule_id,
             kind=kind,
             owner_id=owner_id,
-            key=key,
+            key=occurrence_key(due, delivery_id, origin),
             due=due.astimezone(UTC),
             cause=cause,
-            origin_id=origin_id,
+            origin_id=from_.id if from_ else None,
             recorded_at=datetime.now(UTC),
             revision=head.revision,
         )
@@ -107,7 +108,7 @@ async def settle(session: AsyncSession, occurrence: Occurrence) -> None:
     """Write down what became of the occurrence, from its runs and its resolution."""
     assert occurrence.id is not None  # it comes from the database
     runs = (await session.scalars(select(Run).where(col(Run.occurrence_id) == occurrence.id))).all()
-    verdict = judge(runs, await resolution_of(session, occurrence.id))
+    verdict = judge(runs, await resolution_of(session, occurrence.id), occurrence.skipped_as)
     before = _verdict(occurrence)
     occurrence.outcome, occurrence.reason = verdict.outcome, verdict.reason
     occurrence.running, occurrence.run_id = verdict.running, verdict.run_id
@@ -157,12 +158,20 @@ def ref_of(occurrence: Occurrence, run: Run) -> RunRef:
         cause=occurrence.cause,
         created=occurrence.recorded_at,
         delivery_id=rest if prefix == "delivery" else None,
+        origin=rest if prefix == RESCHEDULED else None,
     )
 
 
 def _verdict(occurrence: Occurrence) -> tuple[object, ...]:
     one = occurrence
     return one.outcome, one.reason, one.running, one.run_id, one.started_at, one.ended_at
+
+
+async def _find(session: AsyncSession, rule_id: str, key: str) -> Occurrence | None:
+    found: Occurrence | None = await session.scalar(
+        select(Occurrence).where(col(Occurrence.rule_id) == rule_id, col(Occurrence.key) == key)
+    )
+    return found
 
 
 async def _row(session: AsyncSession, ref: RunRef) -> tuple[Occurrence, Run, bool]:
@@ -177,6 +186,7 @@ async def _row(session: AsyncSession, ref: RunRef) -> tuple[Occurrence, Run, boo
         due=ref.due,
         cause=ref.cause,
         delivery_id=ref.delivery_id,
+        origin=ref.origin,
     )
     assert occurrence.id is not None
     run = Run(run_id=ref.run_id, occurrence_id=occurrence.id, name=ref.name, deployment_id=ref.deployment_id)

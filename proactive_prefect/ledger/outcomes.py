@@ -20,6 +20,7 @@ MISSED = "Missed"
 SKIPPED = "Skipped"
 QUIET = "Quiet"
 TIMED_OUT = "TimedOut"
+RESCHEDULED = "rescheduled"
 _REASON_LENGTH = 1000
 _AT_WORK = ("Running", "Retrying", "Cancelling", "AwaitingRetry", "Paused", "Suspended")
 
@@ -38,11 +39,13 @@ class RunRef:
     cause: str
     created: datetime
     delivery_id: str | None = None
+    origin: str | None = None
+    """The key of the occurrence that it was rescheduled from."""
 
     @property
     def key(self) -> str:
         """The occurrence's key, unique together with the rule."""
-        return occurrence_key(self.due, self.delivery_id)
+        return occurrence_key(self.due, self.delivery_id, self.origin)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class StateFact:
     @property
     def resolves(self) -> ResolutionAction | None:
         """What somebody decided by bringing a held run to this state."""
-        if self.before != MISSED or self.holds:
+        if self.before != MISSED or self.holds or self.name == SKIPPED:
             return None
         return "delete_missed" if self.type in ENDED else "approve_backfill_run"
 
@@ -87,8 +90,10 @@ class Verdict:
     ended_at: datetime | None = None
 
 
-def occurrence_key(due: datetime, delivery_id: str | None = None) -> str:
-    """An occurrence's key: its instant in UTC, or a webhook's delivery."""
+def occurrence_key(due: datetime, delivery_id: str | None = None, origin: str | None = None) -> str:
+    """An occurrence's key: its instant in UTC, a webhook's delivery, or the key of what it was rescheduled from."""
+    if origin is not None:
+        return f"{RESCHEDULED}:{origin}"
     if delivery_id is not None:
         return f"delivery:{delivery_id}"
     return f"due:{due.astimezone(UTC).isoformat(timespec='microseconds')}"
@@ -114,11 +119,14 @@ def join_deletion(run: Run, at: datetime) -> None:
     run.deleted_at = min(at, run.deleted_at or at)
 
 
-def judge(runs: Iterable[Run], resolution: Resolution | None = None) -> Verdict:
-    """What became of the occurrence that these runs, which may be none, and this resolution belong to."""
+def judge(runs: Iterable[Run], resolution: Resolution | None = None, skipped_as: str | None = None) -> Verdict:
+    """What became of the occurrence that these runs, which may be none, and this resolution belong to.
+
+    `skipped_as` is "code: text" where the gate skipped it before there was a run.
+    """
     verdicts = [_of_run(run) for run in runs]
     # Of several runs for one due moment, as a redeploy by other means makes them, one counts: the one that ran.
-    verdict = max(verdicts, key=lambda one: (_weight(one), one.run_id or ""), default=Verdict("expected"))
+    verdict = max(verdicts, key=lambda one: (_weight(one), one.run_id or ""), default=_without_run(skipped_as))
     if resolution is None or verdict.running or verdict.outcome not in ("expected", "missed", "deleted"):
         return verdict
     action: ResolutionAction = resolution.action  # type: ignore[assignment]  # kept as text in the table
@@ -132,6 +140,10 @@ def judge(runs: Iterable[Run], resolution: Resolution | None = None) -> Verdict:
             return verdict if verdict.outcome == "deleted" else replace(verdict, outcome="approved")
         case _:
             assert_never(action)
+
+
+def _without_run(skipped_as: str | None) -> Verdict:
+    return Verdict("expected") if skipped_as is None else Verdict("skipped", skipped_as)
 
 
 def _of_run(run: Run) -> Verdict:

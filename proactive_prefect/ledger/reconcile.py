@@ -70,7 +70,8 @@ async def reconcile_rules(api: PrefectApi, ledger: Ledger, settings: Settings) -
     now = datetime.now(UTC)
     seen = [_seen(found) for found in await read_deployments(api) if found.is_a_rule]
     async with ledger.write() as session:
-        await note_rules(session, seen, now, log_since=retention_start(settings, now))
+        looked = await read_cursor(session, RECONCILED)
+        await note_rules(session, seen, now, log_since=retention_start(settings, now), looked=looked)
 
 
 async def apply_runs(ledger: Ledger, told: Sequence[tuple[RunRef, Sequence[StateChange]]], settings: Settings) -> None:
@@ -107,6 +108,7 @@ def to_ref(run: RuleRun) -> RunRef:
         cause=run.cause,
         created=run.created,
         delivery_id=run.delivery_id,
+        origin=run.origin,
     )
 
 

@@ -44,7 +44,14 @@ async def resolve(
     if first is not None:
         return first, False
     made = Resolution(
-        occurrence_id=occurrence.id, action=action, resolved_by=by, via=via, at=at, run_id=run_id, target=target
+        occurrence_id=occurrence.id,
+        action=action,
+        resolved_by=by,
+        via=via,
+        at=at,
+        run_id=run_id,
+        target=target,
+        carried_at=at if via == "prefect" else None,
     )
     session.add(made)
     await session.flush()

@@ -72,6 +72,8 @@ class Occurrence(SQLModel, table=True):
     recorded_at: datetime = Field(sa_column=Column(Utc, nullable=False))
     revision: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
     """What `LogHead.revision` became when this was last changed: what has changed since n is what is above n."""
+    skipped_as: str | None = Field(default=None, sa_column=Column(CleanText))
+    """Where it was skipped before there was a run of it: "code: text"."""
     origin_id: int | None = Field(
         default=None, sa_column=Column(_BIG_ID, ForeignKey("occurrences.id", name="fk_occurrences_origin_id"))
     )
@@ -126,6 +128,20 @@ class Resolution(SQLModel, table=True):
     run_id: str | None = Field(default=None, sa_column=Column(CleanText))
     target: datetime | None = Field(default=None, sa_column=Column(Utc))
     """Where `action` is reschedule: to when."""
+    carried_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    """When it was carried out in Prefect; None while it waits for that, an approved run for its turn."""
+
+
+class LeftOut(SQLModel, table=True):
+    """Due times of a rule that were missed and not looked into, from `since` up to `until`: too many, or too old."""
+
+    __tablename__ = "left_out"
+    rule_id: str = Field(sa_column=Column(CleanText, primary_key=True))
+    since: datetime = Field(sa_column=Column(Utc, primary_key=True))
+    until: datetime = Field(sa_column=Column(Utc, nullable=False))
+    count: int = Field(sa_column=Column(Integer, nullable=False))
+    reason: str = Field(sa_column=Column(CleanText, nullable=False))
+    recorded_at: datetime = Field(sa_column=Column(Utc, nullable=False))
 
 
 class Event(SQLModel, table=True):
@@ -175,7 +191,7 @@ class RuleVersion(SQLModel, table=True):
     kind: str = Field(sa_column=Column(CleanText, nullable=False))
     since: datetime = Field(sa_column=Column(Utc, nullable=False))
     status: str = Field(sa_column=Column(CleanText, nullable=False))
-    """active, paused (by an operator, in Prefect), disabled (in the rules file), or deleted."""
+    """active, paused (by an operator, in Prefect), disabled (in the rules file), deleted, or unseen."""
     deployment_id: str | None = Field(default=None, sa_column=Column(CleanText))
     snapshot: str = Field(sa_column=Column(CleanText, nullable=False))
     """The rule, as `rules.models.to_snapshot` writes it."""

@@ -15,7 +15,12 @@ from sqlmodel import col
 from .log import NewEvent, append, lock_log
 from .tables import RuleVersion
 
-Status = Literal["active", "paused", "disabled", "deleted"]
+Status = Literal["active", "paused", "disabled", "deleted", "unseen"]
+"""unseen: it was touched while nobody looked, and what it was in between is not known."""
+
+_TICK = timedelta(microseconds=1)
+# A deployment is written more than once while it is made.
+_MADE_WITHIN = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,19 @@ class SeenRule:
     updated: datetime
 
 
-async def note_rules(session: AsyncSession, seen: Iterable[SeenRule], now: datetime, *, log_since: datetime) -> None:
-    """Note all rules that are deployed now: what is new, changed or gone since the last time, and log it."""
+async def note_rules(
+    session: AsyncSession,
+    seen: Iterable[SeenRule],
+    now: datetime,
+    *,
+    log_since: datetime,
+    looked: datetime | None = None,
+) -> None:
+    """Note all rules that are deployed now: what is new, changed or gone since the last time, and log it.
+
+    `looked` is when that was, if it is known: of a rule that is as it was then and was touched since, as by a pause and
+    a resume, it is noted that what it was in between is not known.
+    """
     head = await lock_log(session)
     before = await latest_versions(session)
     there = {rule.rule_id: rule for rule in seen}
@@ -44,15 +60,19 @@ async def note_rules(session: AsyncSession, seen: Iterable[SeenRule], now: datet
         elif (last.snapshot, last.status, last.kind) != (rule.snapshot, rule.status, rule.kind):
             since, what = rule.updated, "updated"
         else:
+            if looked is not None and rule.updated > max(looked, last.since):
+                session.add(_version(rule, _after(last, looked, now), "unseen"))
+                session.add(_version(rule, max(rule.updated, looked + _TICK), rule.status))
+                head.revision += 1
             continue
-        version = RuleVersion(
-            rule_id=rule.rule_id,
-            kind=rule.kind,
-            since=_after(last, since, now),
-            status=rule.status,
-            deployment_id=rule.deployment_id,
-            snapshot=rule.snapshot,
-        )
+        if what == "created" and rule.updated > rule.created + _MADE_WITHIN:
+            # What it was before its last change nobody can tell.
+            made = _after(last, since, now)
+            session.add(_version(rule, made, "unseen"))
+            session.add(_version(rule, max(rule.updated, made + _TICK), rule.status))
+            events.append(_event(_version(rule, made, rule.status), what, []))
+            continue
+        version = _version(rule, _after(last, since, now), rule.status)
         session.add(version)
         events.append(_event(version, what, changed_keys(last.snapshot if last else "{}", rule.snapshot)))
     for last in before.values():
@@ -100,6 +120,17 @@ def changed_keys(before: str, after: str) -> list[str]:
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
 
 
+def _version(rule: SeenRule, since: datetime, status: Status) -> RuleVersion:
+    return RuleVersion(
+        rule_id=rule.rule_id,
+        kind=rule.kind,
+        since=since.astimezone(UTC),
+        status=status,
+        deployment_id=rule.deployment_id,
+        snapshot=rule.snapshot,
+    )
+
+
 def _read(snapshot: str) -> dict[str, Any]:
     found = json.loads(snapshot)
     assert isinstance(found, dict)
@@ -110,7 +141,7 @@ def _after(last: RuleVersion | None, since: datetime, now: datetime) -> datetime
     """When a version begins: as Prefect says, but after the one before it."""
     if last is None or since > last.since:
         return since.astimezone(UTC)
-    return max(now, last.since + timedelta(microseconds=1))
+    return max(now, last.since + _TICK)
 
 
 def _event(version: RuleVersion, what: str, changed: list[str]) -> NewEvent:

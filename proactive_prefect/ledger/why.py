@@ -20,7 +20,7 @@ from ..rules.timing import Timing, due_between, next_due
 from .cursors import BEGAN, read_cursor
 from .log import read_events_of_run
 from .resolutions import resolution_of
-from .tables import Event, Occurrence, Outcome, Run
+from .tables import Event, LeftOut, Occurrence, Outcome, Run
 from .versions import version_at, versions_of
 
 Absence = Literal["not_due", "before_created", "deleted", "paused", "disabled", "upcoming", "no_call", "unrecorded"]
@@ -181,6 +181,8 @@ async def _absent(session: AsyncSession, rule_id: str, at: datetime, length: tim
             return _no(rule_id, at, "paused", f"the rule was paused in Prefect, since {_utc(version.since)}")
         case "disabled":
             return _no(rule_id, at, "disabled", f"the rule was switched off, since {_utc(version.since)}")
+        case "unseen":
+            return _no(rule_id, at, "unrecorded", "the rule was changed then while nobody looked: it is not known")
     timing = from_snapshot(version.snapshot).timing
     if timing is None:
         return _no(rule_id, at, "no_call", "no accepted call of the webhook at that time is known")
@@ -194,6 +196,12 @@ async def _absent(session: AsyncSession, rule_id: str, at: datetime, length: tim
     if began is None or due < began:
         since = f"begins {_utc(began)}" if began else "has not begun"
         return _no(rule_id, at, "unrecorded", f"it was due, but the account {since}", **around)
+    left = await session.scalar(
+        select(LeftOut).where(col(LeftOut.rule_id) == rule_id, col(LeftOut.since) <= due, col(LeftOut.until) > due)
+    )
+    if left is not None:
+        text = f"it was due {_utc(due)}, was missed, and was left out with {left.count - 1} others: {left.reason}"
+        return _no(rule_id, at, "unrecorded", text, **around)
     return _no(rule_id, at, "unrecorded", f"it was due {_utc(due)}, and Prefect has no run for it", **around)
 
 

@@ -13,6 +13,8 @@ from .client import PrefectApi
 from .events import StateChange
 from .runs import CAUSE_LABEL, run_states
 
+RESCHEDULED = "rescheduled"
+"""The first word of the idempotency key of a run that stands for a rescheduled occurrence."""
 _PAGE = 200
 _ENDED = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 _OPEN = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED"]
@@ -32,6 +34,8 @@ class RuleRun:
     cause: str
     created: datetime
     delivery_id: str | None
+    origin: str | None
+    """The key of the occurrence that it was rescheduled from."""
     state_id: str | None
     state_type: str | None
     started: bool
@@ -108,7 +112,7 @@ def _rule_run(data: dict[str, Any]) -> RuleRun | None:
     if kind not in KINDS:
         return None
     key = str(data.get("idempotency_key") or "")
-    delivery = key.removeprefix(f"webhook {rule_id} ") if key.startswith(f"webhook {rule_id} ") else None
+    delivery = _after(key, f"webhook {rule_id} ")
     return RuleRun(
         run_id=data["id"],
         name=data["name"],
@@ -120,10 +124,15 @@ def _rule_run(data: dict[str, Any]) -> RuleRun | None:
         cause=_cause(data, delivery),
         created=datetime.fromisoformat(data["created"]),
         delivery_id=delivery,
+        origin=_after(key, f"{RESCHEDULED} {rule_id} "),
         state_id=data["state_id"],
         state_type=data["state_type"],
         started=data["start_time"] is not None,
     )
+
+
+def _after(text: str, prefix: str) -> str | None:
+    return text.removeprefix(prefix) if text.startswith(prefix) else None
 
 
 def _cause(data: dict[str, Any], delivery: str | None) -> str:

@@ -1,67 +1,113 @@
-"""Missed runs, held until somebody decides: what Prefect's own Resume and Cancel do, and a later time."""
+"""Missed runs in Prefect: held there until somebody decides, as its own Resume and Cancel do.
+
+Each call bears being made twice, and does nothing to a run that has gone on meanwhile.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from prefect.states import Scheduled
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Scheduled
 
-from ..errors import InputError
-from .client import PrefectApi
-from .runs import FlowRun, cancel_run, find_runs, read_run, set_state
+from ..rules.models import KINDS
+from .changes import RESCHEDULED
+from .client import PrefectApi, Refused
+from .runs import FlowRun, create_run, read_run, set_state
 
 _PAGE = 200
 MISSED = "Missed"
 
 
-async def missed_runs(api: PrefectApi, deployment_ids: Sequence[str]) -> list[FlowRun]:
-    """All runs of the deployments that wait for a decision, oldest due first. Raises PrefectError."""
-    held: dict[str, Any] = {"state": {"type": {"any_": ["PAUSED"]}, "name": {"any_": [MISSED]}}}
+async def runs_with_ids(api: PrefectApi, run_ids: Sequence[str]) -> list[FlowRun]:
+    """The runs of these ids that Prefect still has."""
     found: list[FlowRun] = []
-    while deployment_ids:
-        page = await find_runs(
-            api, deployment_ids, held, sort="EXPECTED_START_TIME_ASC", limit=_PAGE, offset=len(found)
-        )
-        found += page
-        if len(page) < _PAGE:
-            break
+    for first in range(0, len(run_ids), _PAGE):
+        wanted = {"id": {"any_": list(run_ids[first : first + _PAGE])}}
+        page = await api.post("/flow_runs/filter", {"flow_runs": wanted, "limit": _PAGE})
+        found += [FlowRun.model_validate(run) for run in page]
     return found
 
 
-async def approve_run(api: PrefectApi, run_id: UUID | str) -> FlowRun:
-    """Let a missed run go now, with its original due time. Raises InputError unless it is Missed, PrefectError."""
-    await _missed(api, run_id)
-    answer = await api.post(f"/flow_runs/{run_id}/resume", {})
-    return await _decided(api, run_id, accepted=answer["status"] == "ACCEPT")
+async def held_runs(api: PrefectApi) -> list[str]:
+    """The ids of all runs of rules that wait for a decision. Raises Refused, PrefectUnreachable."""
+    held = {"state": {"type": {"any_": ["PAUSED"]}, "name": {"any_": [MISSED]}}}
+    found: list[str] = []
+    while True:
+        body = {"flows": {"name": {"any_": list(KINDS)}}, "flow_runs": held, "sort": "ID_DESC", "limit": _PAGE}
+        page = await api.post("/flow_runs/filter", {**body, "offset": len(found)})
+        found += [str(run["id"]) for run in page]
+        if len(page) < _PAGE:
+            return found
 
 
-async def reschedule_run(api: PrefectApi, run_id: UUID | str, at: datetime) -> FlowRun:
-    """Let a missed run go at `at` (aware). Raises InputError unless it is Missed, PrefectError."""
-    if at.tzinfo is None:
-        raise InputError(f"{at.isoformat()} has no offset; allowed: an aware datetime")
-    await _missed(api, run_id)
-    answer = await set_state(api, run_id, Scheduled(scheduled_time=at, name="Rescheduled"))
-    return await _decided(api, run_id, accepted=answer.status.value == "ACCEPT")
+async def create_missed(
+    api: PrefectApi, deployment_id: str, rule_id: str, snapshot: str, due: datetime, held: State[Any]
+) -> FlowRun:
+    """Make the run that Prefect's scheduler never made: of the rule as it was at `due`, in the state `held`.
 
-
-async def delete_missed_run(api: PrefectApi, run_id: UUID | str) -> FlowRun:
-    """Drop a missed run: it ends as Cancelled. Raises InputError unless it is Missed, PrefectError."""
-    await _missed(api, run_id)
-    accepted = await cancel_run(api, run_id, reason="Missed, and dropped by a person.")
-    return await _decided(api, run_id, accepted=accepted)
-
-
-async def _missed(api: PrefectApi, run_id: UUID | str) -> None:
-    state = (await read_run(api, run_id)).state
-    if state is None or not state.is_paused() or state.name != MISSED:
-        raise InputError(f"run {run_id} is {state.name if state else 'without a state'}; allowed: a run that is Missed")
-
-
-async def _decided(api: PrefectApi, run_id: UUID | str, *, accepted: bool) -> FlowRun:
-    run = await read_run(api, run_id)
-    if not accepted:  # somebody else was faster
-        raise InputError(f"run {run_id} is {run.state.name if run.state else 'without a state'} already")
+    Prefect takes a run's expected start from its first state only, so it is scheduled first. A worker that takes it in
+    between asks the gate, which says the same as here.
+    """
+    run = await create_run(
+        api,
+        deployment_id,
+        idempotency_key=f"missed {rule_id} {due.isoformat()}",
+        parameters={"rule": snapshot},
+        state=Scheduled(scheduled_time=due),
+        cause="schedule",
+    )
+    await hold_run(api, run, held)
     return run
+
+
+async def hold_run(api: PrefectApi, run: FlowRun, held: State[Any]) -> bool:
+    """Bring a run that waits to the state `held`; False if something else has become of it."""
+    # Only by force goes a run from Scheduled to Paused; so look first that nobody has claimed it.
+    state = (await read_run(api, run.id)).state
+    if state is None or not state.is_scheduled():
+        return False
+    await set_state(api, run.id, held, force=True)
+    return True
+
+
+async def resume_run(api: PrefectApi, run_id: UUID | str) -> bool:
+    """Let a held run go now, with its original due time; False if it is not held any more, or gone."""
+    try:
+        answer = await api.post(f"/flow_runs/{run_id}/resume", {})
+    except Refused as refused:
+        if refused.status == 404:
+            return False
+        raise
+    return bool(answer["status"] == "ACCEPT")
+
+
+async def drop_run(api: PrefectApi, run_id: UUID | str, reason: str, *, name: str | None = None) -> bool:
+    """End a run that has not begun, as Cancelled (or with that name); False if it has begun, has ended or is gone."""
+    try:
+        state = (await read_run(api, run_id)).state
+        if state is None or not (state.is_paused() or state.is_scheduled()):
+            return False
+        ended: State[Any] = Cancelled(message=reason) if name is None else Cancelled(name=name, message=reason)
+        answer = await set_state(api, run_id, ended)
+    except Refused as refused:
+        if refused.status == 404:
+            return False
+        raise
+    return answer.status.value == "ACCEPT"
+
+
+async def create_rescheduled(
+    api: PrefectApi, deployment_id: str, rule_id: str, parameters: Mapping[str, Any], at: datetime, origin: str
+) -> FlowRun:
+    """Make the run that stands for the missed occurrence whose key is `origin`, at `at`."""
+    return await create_run(
+        api,
+        deployment_id,
+        idempotency_key=f"{RESCHEDULED} {rule_id} {origin}",
+        parameters=parameters,
+        state=Scheduled(scheduled_time=at),
+    )

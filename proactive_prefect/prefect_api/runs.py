@@ -44,7 +44,7 @@ async def create_run(
     tags: Iterable[str] = (),
     name: str | None = None,
     state: State[Any] | None = None,
-    cause: Literal["manual", "webhook"] = "manual",
+    cause: Literal["manual", "webhook", "schedule"] = "manual",
     labels: Mapping[str, str] | None = None,
 ) -> FlowRun:
     """Create a run of a deployment; with the key of an earlier one, that one is returned.

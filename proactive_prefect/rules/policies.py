@@ -161,6 +161,9 @@ class Policies(_Part):
     on_overlap: Overlap = Field(default="skip", description="When due while an earlier run has not ended.")
     on_missed: OnMissed = Field(default="ask", description="When found past its grace without a started run.")
     grace: Duration = Field(default=timedelta(seconds=60), description="How late a run may start.")
+    stale_after: Duration | None = Field(
+        default=None, description="How long past its due time a missed run is worth running; then it is skipped."
+    )
     lookback: Duration = Field(default=timedelta(days=7), description="How far back missed runs are looked for.")
     dst: Dst = Field(default_factory=Dst)
     cooldown: Duration | None = Field(default=None, description="The least time from a run's end to the next start.")

@@ -157,7 +157,7 @@ async def test_a_rescheduled_one_points_back(ledger: Ledger) -> None:
     target = NOON + 3 * HOUR
     async with ledger.write() as session:
         made = await expect(
-            session, rule_id="report", kind="cron", owner_id="local", due=target, cause="manual", origin_id=missed.id
+            session, rule_id="report", kind="cron", owner_id="local", due=target, cause="manual", origin=missed.key
         )
         await settle(session, made)
         held = await expect(session, rule_id="report", kind="cron", owner_id="local", due=missed.due)

@@ -77,7 +77,7 @@ async def test_a_decision_is_part_of_the_answer(ledger: Ledger) -> None:
             owner_id="local",
             due=NOON + 3 * HOUR,
             cause="manual",
-            origin_id=old.id,
+            origin=old.key,
         )
         await settle(session, old)
     answer = await ask(ledger, NOON)

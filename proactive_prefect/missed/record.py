@@ -1,0 +1,112 @@
+"""What the sweep writes down, and what it reads of those that are held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from ..firing.gate import Skip
+from ..ledger.db import Ledger
+from ..ledger.leases import insert_into
+from ..ledger.lifecycle import event_type
+from ..ledger.log import NewEvent, append, lock_log
+from ..ledger.occurrences import expect, settle
+from ..ledger.tables import LeftOut, Occurrence, Resolution
+from ..ledger.versions import version_at, versions_of
+from ..rules.models import Rule
+from .expected import read_rule
+from .plan import Gap, LeftOutOf
+
+_BATCH = 200
+
+
+async def note_skips(ledger: Ledger, gaps: Sequence[Gap], now: datetime) -> None:
+    """Account for due times that the gate skips: there is no run of them in Prefect."""
+    for first in range(0, len(gaps), _BATCH):
+        async with ledger.write() as session:
+            await lock_log(session)
+            for gap in gaps[first : first + _BATCH]:
+                await _note_skip(session, gap, now)
+
+
+async def _note_skip(session: AsyncSession, gap: Gap, now: datetime) -> None:
+    assert isinstance(gap.decision, Skip)
+    rule = gap.rule
+    occurrence = await expect(session, rule_id=rule.id, kind=rule.kind, owner_id=rule.owner, due=gap.due)
+    if occurrence.skipped_as is not None:
+        return
+    occurrence.skipped_as = str(gap.decision)
+    await settle(session, occurrence)
+    payload = {"due": gap.due.isoformat(), "cause": "schedule", "run_id": None}
+    payload |= {"message": str(gap.decision), "code": gap.decision.code}
+    key = f"skipped:{rule.id}:{occurrence.key}"
+    what = event_type(rule.kind, "skipped")
+    await append(session, [NewEvent(key, what, rule.kind, rule.id, rule.owner, now, "skipped", payload)])
+
+
+async def note_left_out(ledger: Ledger, found: Sequence[LeftOutOf], now: datetime) -> None:
+    """Say which due times are not looked into, once."""
+    if not found:
+        return
+    async with ledger.write() as session:
+        await lock_log(session)
+        for one in found:
+            rule, omission = one.rule, one.omission
+            values = {
+                "rule_id": rule.id,
+                "since": omission.since,
+                "until": omission.until,
+                "count": omission.count,
+                "reason": omission.reason,
+                "recorded_at": now,
+            }
+            insert = insert_into(session, LeftOut).values(values).on_conflict_do_nothing()
+            if not (await session.execute(insert)).rowcount:  # type: ignore[attr-defined]
+                continue
+            payload = {
+                "since": omission.since.isoformat(),
+                "until": omission.until.isoformat(),
+                "count": omission.count,
+                "message": f"{omission.count} due times since {omission.since.isoformat()} are left out: "
+                f"{omission.reason}",
+            }
+            key = f"left_out:{rule.id}:{omission.since.isoformat()}"
+            what = event_type(rule.kind, "left_out")
+            await append(session, [NewEvent(key, what, rule.kind, rule.id, rule.owner, now, "left_out", payload)])
+
+
+async def held_by_rule(session: AsyncSession) -> list[int]:
+    """The held occurrences that their rule itself lets run."""
+    return [one.id for one, rule in await _held(session) if one.id and rule and rule.on_missed in ("run", "latest")]
+
+
+async def stale_held(session: AsyncSession, now: datetime) -> list[tuple[str, timedelta]]:
+    """The runs that are held for longer than they are worth running, and how long that is."""
+    return [
+        (one.run_id, rule.stale_after)
+        for one, rule in await _held(session)
+        if one.run_id and rule and rule.stale_after and one.due + rule.stale_after < now and rule.on_missed == "ask"
+    ]
+
+
+async def _held(session: AsyncSession) -> list[tuple[Occurrence, Rule | None]]:
+    """The occurrences that nobody has decided about, each with its rule as it was when it was due."""
+    query = (
+        select(Occurrence)
+        .outerjoin(Resolution, col(Resolution.occurrence_id) == col(Occurrence.id))
+        .where(col(Occurrence.outcome) == "missed", col(Resolution.id).is_(None))
+        .order_by(col(Occurrence.due))
+    )
+    versions = {}
+    found: list[tuple[Occurrence, Rule | None]] = []
+    for occurrence in (await session.scalars(query)).all():
+        if occurrence.rule_id not in versions:
+            versions[occurrence.rule_id] = await versions_of(session, occurrence.rule_id)
+        mine = versions[occurrence.rule_id]
+        version = version_at(mine, occurrence.due) or (mine[0] if mine else None)
+        found.append((occurrence, read_rule(version.snapshot) if version else None))
+    return found
