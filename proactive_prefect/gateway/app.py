@@ -14,7 +14,6 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from ..calendar.calendar import Calendar
 from ..ledger.db import open_ledger
 from ..ledger.feed import feed
-from ..missed.sweep import sweep
 from ..prefect_api import connect
 from ..settings import Settings
 from . import calendar, health, hooks, metrics, missed, page, rules, state, stream, why
@@ -45,7 +44,6 @@ def create_app(settings: Settings) -> FastAPI:
             connect(delivery) as delivering,
             connect(look) as looking,
             connect(settings) as feeding,
-            connect(settings) as sweeping,
         ):
             doors, samples = Doors(looking, settings), Samples()
             push = Push(ledger, samples)
@@ -55,10 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.service = Service(settings, delivering, looking, doors, ledger, push, shown, samples=samples)
             stop = asyncio.Event()
             watches = {"doors": doors.watch(), "push": push.watch(), "calendar": shown.watch()}
-            works = {
-                "feed": feed(feeding, ledger, stop, settings),
-                "sweep": sweep(sweeping, ledger, stop, settings),
-            }
+            works = {"feed": feed(feeding, ledger, stop, settings)}
             async with at_work(stop, watches, works):
                 yield
 
