@@ -54,6 +54,11 @@ class Settings(BaseSettings):
         pattern=r"^(\d+(d|h|m|s))+$",
         description="How long the event log keeps an entry; what became of each occurrence is kept for good.",
     )
+    delivery_retention: str = Field(
+        default="30d",
+        pattern=r"^(\d+(d|h|m|s))+$",
+        description="How long the inbox keeps a webhook's delivery once it is settled, with what its caller sent.",
+    )
     gateway_host: str = Field(default="127.0.0.1", description="The address the gateway listens on.")
     gateway_port: int = Field(default=4280, ge=0, le=65535, description="The gateway's port; 0 takes a free one.")
     gateway_url: str | None = Field(

@@ -31,9 +31,10 @@ FLOORS = {
     "daemon": 5,
     "cli": 5,
 }
-# `firing`, `ledger` and `prefect_api` share a floor; the first two know the last.
+# `firing`, `ledger` and `prefect_api` share a floor; each knows those that stand behind it here.
 SAME_FLOOR = {
     ("firing", "prefect_api"),
+    ("firing", "ledger"),  # a payload that was too large to come along
     ("ledger", "prefect_api"),
     ("settings", "networks"),
     ("cli", "daemon"),

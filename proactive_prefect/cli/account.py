@@ -36,7 +36,7 @@ def why(rule: str, time: str, /, *, json: Json = False) -> None:
     time:
         ISO 8601 with an offset. Without seconds it names that whole minute.
     """
-    asyncio.run(_why(rule, _instant(time), json))
+    asyncio.run(_why(rule, instant(time), json))
 
 
 async def _why(rule_id: str, at: datetime, json: bool) -> None:
@@ -149,7 +149,7 @@ def _in_words(event: Event) -> str:
     return f"{status}  {more}".rstrip()
 
 
-def _instant(text: str) -> datetime:
+def instant(text: str) -> datetime:
     from ..errors import InputError
 
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import cyclopts
 
-from . import account, declare, look, machine, operate
+from . import account, declare, deliveries, look, machine, operate
 from .output import complain, hint_line
 
 _HELP = """Heartbeats, cron rules, scheduled skills and webhooks, declared in one file, run by Prefect.
@@ -64,6 +64,8 @@ _COMMANDS: tuple[tuple[cyclopts.Group, tuple[Callable[..., Any], ...]], ...] = (
 for _group, _members in _COMMANDS:
     for _command in _members:
         app.command(_command, name=_command.__name__.strip("_"), group=_group)
+deliveries.deliveries.group = (_SERVER,)
+app.command(deliveries.deliveries)
 
 
 def run(argv: Sequence[str]) -> int:

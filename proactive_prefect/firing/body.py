@@ -24,7 +24,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Failed
 from pydantic import ValidationError
 
-from ..errors import ProactiveError
+from ..errors import ActionError, ProactiveError
 from ..prefect_api import PrefectApi
 from ..prefect_api.runs import cancel_run, read_run, set_state
 from ..rules.models import Rule, RuleBase, from_snapshot
@@ -33,6 +33,7 @@ from .actions import act
 from .facts import gather, occurrence_of
 from .gate import Hold, Occurrence, Run, Skip, decide
 from .outcome import completed, failed, leave_artifact, missed, skipped, timed_out
+from .payloads import fetch_payload
 from .results import Context, HeartbeatResult, Logger
 
 CANCEL_PATIENCE = 90.0  # seconds in which a cancelled run must have ended
@@ -73,6 +74,10 @@ async def fire(rule_json: str, payload: str | None = None) -> State[None]:
             text = f"run {other} did not end within {CANCEL_PATIENCE:g} s of being cancelled"
             return skipped(Skip("overlap", text))
     await _until(occurrence)
+    try:
+        payload = await fetch_payload(run, rule) or payload
+    except ActionError as error:
+        return failed(error, 1)
     return await _act(api, rule, occurrence, payload, logger)
 
 

@@ -59,6 +59,11 @@ class Context:
     payload_text: str | None = field(default=None, repr=False)
     logger: Logger = field(default=logging.getLogger("proactive.action"), repr=False, compare=False)
 
+    @property
+    def untrusted(self) -> bool:
+        """Whether there is a payload: words of somebody outside, which are data and never an instruction."""
+        return self.payload_text is not None
+
     @cached_property
     def payload(self) -> Any:
         """The payload, parsed, if it is JSON; else its text; None where there is none. Untrusted."""

@@ -15,8 +15,11 @@ from ..calendar.calendar import Calendar
 from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..prefect_api import connect
+from ..rules.durations import parse_duration
 from ..settings import Settings
-from . import calendar, health, hooks, metrics, missed, page, rules, state, stream, why
+from ..webhooks.dispatch import Dispatcher
+from ..webhooks.inbox import Inbox
+from . import calendar, deliveries, health, hooks, metrics, missed, page, rules, state, stream, why
 from .access import reader
 from .background import at_work
 from .doors import Doors
@@ -26,9 +29,7 @@ from .push import Projected, Push
 from .samples import CountRequests, Samples
 from .service import Service
 
-# How long Prefect may say nothing at all before a call is asked, by a 503, to come again. While Prefect answers others
-# a call waits its turn, and its run is made also for a caller who has given up waiting.
-DELIVERY_PATIENCE = 30.0
+# How long Prefect may say nothing at all before somebody who looks is told so.
 LOOK_PATIENCE = 5.0
 
 
@@ -37,23 +38,27 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        delivery = settings.model_copy(update={"api_patience": min(settings.api_patience, DELIVERY_PATIENCE)})
+        # The dispatcher itself decides how often, and when, to try again.
+        once = settings.model_copy(update={"api_patience": 0.0})
         look = settings.model_copy(update={"api_patience": min(settings.api_patience, LOOK_PATIENCE)})
         async with (
             open_ledger(settings) as ledger,
-            connect(delivery) as delivering,
+            connect(once) as dispatching,
             connect(look) as looking,
             connect(settings) as feeding,
         ):
             doors, samples = Doors(looking, settings), Samples()
-            push = Push(ledger, samples)
+            push, inbox = Push(ledger, samples), Inbox(ledger)
             shown = Calendar(ledger, settings)
             push.projected = lambda: Projected(shown.projection.version, shown.projection.last_event_seq)
             samples.projection_state = shown.state
-            app.state.service = Service(settings, delivering, looking, doors, ledger, push, shown, samples=samples)
-            stop = asyncio.Event()
+            app.state.service = Service(settings, looking, doors, ledger, push, shown, inbox, samples=samples)
+            stop, keep = asyncio.Event(), parse_duration(settings.delivery_retention)
             watches = {"doors": doors.watch(), "push": push.watch(), "calendar": shown.watch()}
-            works = {"feed": feed(feeding, ledger, stop, settings)}
+            works = {
+                "feed": feed(feeding, ledger, stop, settings),
+                "dispatch": Dispatcher(dispatching, inbox, doors, keep).work(stop),
+            }
             async with at_work(stop, watches, works):
                 yield
 
@@ -73,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(hooks.router)
     app.include_router(state.router)
     app.include_router(why.router)
+    app.include_router(deliveries.router)
     app.include_router(metrics.router)
     app.include_router(calendar.router)
     app.include_router(missed.router)

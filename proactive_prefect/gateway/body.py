@@ -20,8 +20,8 @@ from jinja2.runtime import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from starlette.requests import ClientDisconnect
 
-# Prefect takes 512 KiB of parameters (PREFECT_SERVER_API_MAX_PARAMETER_SIZE); a little is for the name and the quotes.
-MAX_PAYLOAD = 512 * 1024 - 1024
+# As large as a body may be. What is too large for Prefect's parameters stays in the inbox, where the run fetches it.
+MAX_PAYLOAD = 64 * 1024 * 1024
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
 """In one JSON body: each costs this process some twenty times what it cost its sender."""
@@ -95,7 +95,7 @@ def shape_payload(body: Any, headers: dict[str, str], template: str | None) -> s
     """The payload: `body` as JSON, or what `template` makes of it: as it is where that is JSON, else as a JSON string.
 
     A template sees `payload` (the body) and `headers` (by lower-case name), as a rule's `when` does.
-    Raises HTTPException: 422 if the template fails, 413 if the payload is too large for Prefect.
+    Raises HTTPException: 422 if the template fails, 413 if the payload is too large for the inbox.
     """
     value = body
     if template is not None:
@@ -108,8 +108,8 @@ def shape_payload(body: Any, headers: dict[str, str], template: str | None) -> s
         except HTTPException:
             value = made
     payload = json.dumps(value, separators=(",", ":"))
-    if len(json.dumps(payload)) > MAX_PAYLOAD:
-        raise HTTPException(413, f"the payload is larger than the {MAX_PAYLOAD} bytes that Prefect takes")
+    if len(payload) > MAX_PAYLOAD:
+        raise HTTPException(413, f"the payload is larger than the {MAX_PAYLOAD} bytes that the inbox takes")
     return payload
 
 

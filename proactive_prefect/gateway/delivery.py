@@ -1,110 +1,131 @@
-"""From a verified call to its run: gate first, then one run in Prefect, whatever is called twice."""
+"""From a verified call to its answer: accepted into the inbox; then, if that takes but a moment, what became of it."""
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
+import json
 import logging
-import secrets
+import time
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from ..errors import PrefectUnreachable
-from ..firing.atdoor import judge_call
-from ..firing.gate import Hold, Run, Skip
-from ..firing.outcome import skipped
+from ..ledger.db import Ledger
+from ..ledger.deliveries import Row, new_id
+from ..ledger.occurrences import known_runs
+from ..ledger.tables import OPEN
 from ..prefect_api.links import run_url
-from ..prefect_api.runs import create_run, run_states
 from ..rules.conditions import expression_scope, why_false
+from ..webhooks.coalesce import group_of
 from .doors import Door
 from .service import Service
 
 log = logging.getLogger("proactive.gateway")
 
-DELIVERY_SECONDS = 900.0  # for one delivery, however many wait before it
+# On an idle machine a call is answered with its run. Where that takes longer, or others wait, it is answered without.
+ANSWER_SECONDS = 2.0
+FEW = 16
+_LOOK = 0.25  # seconds between two looks for what other gateways have written
+
+Status = Literal["accepted", "skipped", "undeliverable"]
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """One verified call. `id` is the caller's own, or a new one; `payload` is JSON text."""
+class Call:
+    """One verified call. `given_id` is the caller's own; `payload`, JSON text, is what the run gets."""
 
-    id: str
+    given_id: str | None
     headers: dict[str, str]
+    raw: bytes
     body: Any
     payload: str
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """What became of a delivery. `repeated`: it had come before, and this is what became of it then."""
+    """What became of a delivery, as far as it is known. `repeated`: it had come before.
 
-    status: Literal["accepted", "skipped"]
-    run_id: str
+    `outcome` and `message` are its run's, where the webhook waits for them and they came in time.
+    """
+
+    status: Status
+    delivery_id: str
+    run_id: str | None
     url: str | None
     reason: str | None
+    outcome: str | None
+    message: str | None
     repeated: bool
 
 
-async def deliver(service: Service, door: Door, delivery: Delivery) -> Accepted:
-    """Let the gate decide, and create the run: to start now, or ended already as Skipped, with the reason.
+async def deliver(service: Service, door: Door, call: Call) -> Accepted:
+    """Accept the delivery, which from then on is never lost, and say what becomes of it if that is soon known.
 
-    The run's idempotency key is the delivery's, so however often and to however many gateways a delivery comes, there
-    is one run. Raises PrefectUnreachable when Prefect takes too long, Refused when it will not have the run.
+    Raises InboxClosed where it could not be made safe: then nothing has happened.
     """
-    # Prefect answers the same for a run that is new and for one that was there; its name tells.
-    name = f"{door.rule.id}-{secrets.token_hex(4)}"
-    try:
-        async with asyncio.timeout(DELIVERY_SECONDS):
-            skip = await _gate(service, door, delivery)
-            run = await create_run(
-                service.delivering,
-                door.deployment_id,
-                idempotency_key=f"webhook {door.rule.id} {delivery.id}",
-                payload=delivery.payload,
-                name=name,
-                state=skipped(skip) if skip else None,
-                cause="webhook",
-            )
-            run_id = str(run.id)
-            repeated = run.name != name
-            if repeated:
-                # What was decided the first time stands: the state that the run was created in says it.
-                first = (await run_states(service.delivering, run_id))[0]
-                reason = str(first.message or "").partition(":")[0] if first.name == "Skipped" else None
-            else:
-                reason = skip.code if skip else None
-    except TimeoutError:
-        raise PrefectUnreachable("Prefect took too long to take a webhook's run") from None
-    status: Literal["accepted", "skipped"] = "skipped" if reason else "accepted"
-    log.info(
-        "delivery.%s webhook=%s delivery=%r run=%s%s",
-        "repeated" if repeated else status,
-        door.rule.id,
-        delivery.id,
-        run_id,
-        f" reason={reason}" if reason else "",
-    )
-    return Accepted(status, run_id, run_url(run_id), reason, repeated)
+    rule, inbox = door.rule, service.inbox
+    receipt = await inbox.accept(row_of(door, call), rule.dedupe or timedelta(0))
+    delivery = receipt.delivery
+    ends = time.monotonic() + (rule.wait.total_seconds() if rule.wait else 0.0)
+    # One that waits for others is dispatched later; else, on an idle machine, it is a matter of a moment.
+    idle = delivery.group_key is None and not inbox.backlog and inbox.held <= FEW
+    within = max(ends - time.monotonic(), ANSWER_SECONDS if idle else 0.0)
+    settled = await inbox.settled(delivery, within)
+    status: Status = "accepted"
+    run_id = reason = None
+    if settled is not None:
+        run_id = settled.run_id
+        reason = settled.reason.partition(":")[0] or None
+        if settled.status in ("skipped", "undeliverable"):
+            status = settled.status
+    outcome = message = None
+    if rule.wait and status == "accepted" and run_id is not None:
+        outcome, message = await outcome_of(service.ledger, run_id, ends - time.monotonic())
+    what = "repeated" if receipt.repeated else "accepted"
+    log.info("delivery.%s webhook=%s delivery=%r id=%s", what, rule.id, delivery.delivery_id, delivery.id)
+    url = run_url(run_id) if run_id else None
+    return Accepted(status, delivery.delivery_id, run_id, url, reason, outcome, message, receipt.repeated)
 
 
-def new_delivery_id() -> str:
-    """An id for a delivery whose caller gave none."""
-    return str(uuid.uuid4())
+async def outcome_of(ledger: Ledger, run_id: str, within: float) -> tuple[str | None, str | None]:
+    """How the run ended and what it said, if it has within so many seconds; else twice None."""
+    ends = time.monotonic() + within
+    while True:
+        async with ledger.read() as session:
+            known = (await known_runs(session, [run_id])).get(run_id)
+        if known is not None and known[1].outcome not in OPEN and not known[1].running:
+            return known[1].outcome, known[1].reason or None
+        if (left := ends - time.monotonic()) <= 0:
+            return None, None
+        await ledger.wait_for_write(min(_LOOK, left))
 
 
-async def _gate(service: Service, door: Door, delivery: Delivery) -> Skip | None:
-    rule = door.rule
-    if door.paused:
-        return Skip("disabled", "the rule is paused in Prefect")
-    if rule.when is not None:
-        scope = expression_scope(
-            rule, datetime.now(UTC), cause="webhook", payload=delivery.body, headers=delivery.headers
-        )
-        if (why := why_false(rule.when, scope)) is not None:
-            return Skip("condition_false", f"when: {why}")
-    match await judge_call(service.delivering, rule, door.deployment_id, delivery.payload):
-        case Skip() as skip:
-            return skip
-        case Run() | Hold():  # the gate inside the run holds it, where it can be resolved
-            return None
+def row_of(door: Door, call: Call) -> Row:
+    """The delivery of a call, as the inbox takes it."""
+    rule, now = door.rule, datetime.now(UTC)
+    row: Row = {
+        "id": new_id(now),
+        "rule_id": rule.id,
+        "delivery_id": call.given_id or str(uuid.uuid4()),
+        "received_at": now,
+        "headers": json.dumps(call.headers),
+        "payload": call.payload,
+        "reason": _refused(door, call, now),
+    }
+    if not row["reason"] and (group := group_of(rule, now, call.body, call.headers)) is not None:
+        assert rule.coalesce is not None  # else there are no groups
+        row |= {"group_key": group, "due_at": now + min(rule.coalesce.window, rule.coalesce.max_wait)}
+    if call.given_id is None and rule.dedupe:
+        kind = call.headers.get("content-type", "")
+        row["fingerprint"] = hashlib.sha256(kind.encode() + b"\0" + call.raw).hexdigest()
+    return row
+
+
+def _refused(door: Door, call: Call, now: datetime) -> str:
+    """Why the rule's `when` is false for this call; "" where it is true."""
+    if door.rule.when is None:
+        return ""
+    scope = expression_scope(door.rule, now, cause="webhook", payload=call.body, headers=call.headers)
+    why = why_false(door.rule.when, scope)
+    return "" if why is None else f"condition_false: when: {why}"

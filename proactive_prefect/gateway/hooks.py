@@ -1,4 +1,4 @@
-"""`POST /hooks/{id}`: one call from outside, one run.
+"""`POST /hooks/{id}`: one call from outside, one delivery in the inbox, one run.
 
 Who calls is verified on the raw bytes, before anything is parsed. A caller who shows the webhook's secret in a header
 (schemes header and bearer) is known before the body is read. For everybody else the body comes first, whatever the id
@@ -10,28 +10,29 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, HTTPException, Path, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, Field
 
-from ..prefect_api import Refused
 from ..webhooks.claims import proof_headers
+from ..webhooks.inbox import InboxClosed
 from ..webhooks.senders import DELIVERY_ID, delivery_id, greeting
 from .body import parse_body, read_body, shape_payload
-from .delivery import Delivery, deliver, new_delivery_id
+from .delivery import Call, Status, deliver
 from .doors import Door
 from .origin import origin
 from .problems import RETRY_AFTER, documented
 from .rates import bucket
+from .rehearsal import Rehearsal, operators_door, rehearse
 from .service import Service, TheService
 
 router = APIRouter(tags=["webhooks"])
 
-# Calls that wait for Prefect at once, each with its body in memory; more are asked to come again.
-MAX_WAITING = 500
+# Calls that are being accepted at once, each with its body in memory; more are asked to come again.
+MAX_WAITING = 2000
 # What the bodies of all calls that have proved nothing yet may take together; at least two of the largest fit.
 MAX_UNPROVEN = 128 * 1024 * 1024
 # A refusal takes at least so long for each byte of the body. To sign it with three secrets takes less by any scheme (2
@@ -50,11 +51,20 @@ _documents = [
 class Answer(BaseModel):
     """What became of the call."""
 
-    status: Literal["accepted", "skipped"] = Field(description="skipped: recorded in Prefect, but not to be run.")
+    status: Status = Field(
+        description="accepted: safe, and to be run. skipped: recorded in Prefect, but not to be run. "
+        "undeliverable: its webhook was deleted before it could have a run."
+    )
     delivery_id: str = Field(description="The sender's own id, else the Idempotency-Key of the call, else a new id.")
-    flow_run_id: str
+    flow_run_id: str | None = Field(
+        default=None, description="Its run in Prefect; left out where that is made later, as in a burst."
+    )
     url: str | None = Field(description="The run in Prefect's UI.")
     reason: str | None = Field(default=None, description="Why it was skipped, such as overlap or condition_false.")
+    outcome: str | None = Field(
+        default=None, description="How its run ended, where the webhook has a `wait` and it ended in time."
+    )
+    message: str | None = Field(default=None, description="What its run said at the end.")
 
 
 class Greeting(BaseModel):
@@ -72,8 +82,9 @@ class Greeting(BaseModel):
     dependencies=_documents,
     responses={
         200: {
-            "model": Answer | Greeting,
-            "description": "This delivery id came before: what was answered then. Or a sender's greeting.",
+            "model": Answer | Greeting | Rehearsal,
+            "description": "This delivery id came before: what became of it. Or its outcome, or a sender's greeting; "
+            "or, for a dry run, what would happen.",
         },
         **documented(400, 401, 408, 413, 415, 422, 429, 503),
     },
@@ -92,7 +103,14 @@ class Greeting(BaseModel):
                 "schema": {"type": "string", "maxLength": 200},
                 "description": "The delivery's id, where the sender has none of its own. "
                 "The same id again gives the same run, and 200.",
-            }
+            },
+            {
+                "name": "dry_run",
+                "in": "query",
+                "allowEmptyValue": True,
+                "schema": {"type": "string"},
+                "description": "With the operator's token as Authorization: tell what would happen, and do nothing.",
+            },
         ],
     },
 )
@@ -102,39 +120,47 @@ async def receive(
     response: Response,
     service: TheService,
 ) -> Answer | JSONResponse:
-    """Take one delivery: its run exists in Prefect when this answers 202."""
+    """Take one delivery: it is safe when this answers 202, and will be one run, or one recorded skip."""
+    if "dry_run" in request.query_params:
+        return JSONResponse(await _dry_run(rule_id, request, service))
     door, raw = await _verified(rule_id, request, service)
     count = service.counters[door.rule.id]
     _limit(request, service, door)
     if service.waiting >= MAX_WAITING:
-        raise HTTPException(503, "too many calls wait for Prefect", {"Retry-After": str(RETRY_AFTER)})
+        raise HTTPException(503, "too many calls at once", {"Retry-After": str(RETRY_AFTER)})
     service.waiting += 1
     try:
-        delivery = await _read(request, service, door, raw)
-        if isinstance(delivery, dict):
+        made = await _read(request, service, door, raw)
+        if isinstance(made, dict):
             count["greeted"] += 1
-            return JSONResponse(delivery)
-        answer = await deliver(service, door, delivery)
-    except Refused as refused:
+            return JSONResponse(made)
+        answer = await deliver(service, door, made)
+    except InboxClosed:
         count["failed"] += 1
-        if refused.status != 404:
-            raise
-        # The deployment was deleted a moment ago.
-        raise HTTPException(503, "the webhook is being changed", {"Retry-After": str(RETRY_AFTER)}) from None
+        raise HTTPException(503, "the inbox is closed", {"Retry-After": str(RETRY_AFTER)}) from None
     except Exception:
         count["failed"] += 1
         raise
     finally:
         service.waiting -= 1
     count["repeated" if answer.repeated else answer.status] += 1
-    response.status_code = 200 if answer.repeated else 202
+    response.status_code = 200 if answer.repeated or answer.outcome else 202
     return Answer(
         status=answer.status,
-        delivery_id=delivery.id,
+        delivery_id=answer.delivery_id,
         flow_run_id=answer.run_id,
         url=answer.url,
         reason=answer.reason,
+        outcome=answer.outcome,
+        message=answer.message,
     )
+
+
+async def _dry_run(rule_id: str, request: Request, service: Service) -> dict[str, Any]:
+    door = operators_door(service, rule_id, request)
+    raw = await read_body(request, _max_body(service, door))
+    told = await rehearse(service, door, request, await _read(request, service, door, raw), raw)
+    return told.model_dump(mode="json")
 
 
 async def _verified(rule_id: str, request: Request, service: Service) -> tuple[Door, bytes | None]:
@@ -189,8 +215,8 @@ async def _unproven(request: Request, service: Service, caller: str) -> bytes:
             del service.unproven_of[caller]
 
 
-async def _read(request: Request, service: Service, door: Door, raw: bytes | None) -> Delivery | dict[str, str]:
-    """The delivery of a verified call; or the answer to a greeting, which is none."""
+async def _read(request: Request, service: Service, door: Door, raw: bytes | None) -> Call | dict[str, str]:
+    """What a verified call says; or the answer to a greeting, which is none."""
     rule = door.rule
     keys = request.headers.getlist("idempotency-key")
     if len(keys) > 1 or (keys and not DELIVERY_ID.fullmatch(keys[0])):
@@ -204,8 +230,8 @@ async def _read(request: Request, service: Service, door: Door, raw: bytes | Non
     if (greeted := greeting(rule.scheme, headers, body)) is not None:
         return greeted
     payload = shape_payload(body, headers, rule.template)
-    known_as = delivery_id(rule.scheme, headers, body) or (keys[0] if keys else new_delivery_id())
-    return Delivery(known_as, headers, body, payload)
+    known_as = delivery_id(rule.scheme, headers, body) or (keys[0] if keys else None)
+    return Call(known_as, headers, raw, body, payload)
 
 
 def _max_body(service: Service, door: Door) -> int:

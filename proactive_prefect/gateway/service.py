@@ -13,6 +13,7 @@ from ..calendar.calendar import Calendar
 from ..ledger.db import Ledger
 from ..prefect_api import PrefectApi
 from ..settings import Settings
+from ..webhooks.inbox import Inbox
 from .doors import Doors
 from .push import Push
 from .rates import Rates
@@ -23,22 +24,22 @@ from .samples import Samples
 class Service:
     """One running gateway.
 
-    Deliveries have a connection to Prefect of their own, so that looking never waits behind a burst of them.
+    What is dispatched has a connection to Prefect of its own, so that looking never waits behind a burst of it.
     """
 
     settings: Settings
-    delivering: PrefectApi
     looking: PrefectApi
     doors: Doors
     ledger: Ledger
     push: Push
     calendar: Calendar
+    inbox: Inbox
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counters: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """By webhook: what became of its calls, since the start."""
     rates: Rates = field(default_factory=Rates)
     waiting: int = 0
-    """Calls that wait for Prefect now."""
+    """Calls that are being accepted now."""
     unproven: int = 0
     """Bytes of bodies that are held now, of calls that may be anybody's."""
     unproven_of: Counter[str] = field(default_factory=Counter)

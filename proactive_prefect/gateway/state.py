@@ -40,7 +40,8 @@ class Calls(BaseModel):
     """A webhook's calls since the gateway started."""
 
     accepted: int = 0
-    skipped: int = 0
+    skipped: int = Field(default=0, description="Of those that were answered with what became of them.")
+    undeliverable: int = Field(default=0, description="Their webhook was deleted meanwhile.")
     repeated: int = Field(default=0, description="Deliveries that had come before.")
     greeted: int = Field(default=0, description="Pings and challenges, by which senders ask whether we are there.")
     failed: int = Field(default=0, description="Verified, but answered with an error.")

@@ -33,6 +33,7 @@ FIRST_LOOK = timedelta(days=7)
 # Prefect's clock may differ from ours, and its transactions end after the times that they write.
 _MARGIN = timedelta(minutes=5)
 _BATCH = 50
+_AT_ONCE = 10  # runs in a transaction: on SQLite the callers of webhooks wait for its end
 
 
 async def reconcile(api: PrefectApi, ledger: Ledger, settings: Settings) -> int:
@@ -75,7 +76,12 @@ async def reconcile_rules(api: PrefectApi, ledger: Ledger, settings: Settings) -
 
 
 async def apply_runs(ledger: Ledger, told: Sequence[tuple[RunRef, Sequence[StateChange]]], settings: Settings) -> None:
-    """Apply what was told of these runs, in one transaction; what cannot be stored is left out, and said."""
+    """Apply what was told of these runs, a few in a transaction; what cannot be stored is left out, and said."""
+    for first in range(0, len(told), _AT_ONCE):
+        await _apply_some(ledger, told[first : first + _AT_ONCE], settings)
+
+
+async def _apply_some(ledger: Ledger, told: Sequence[tuple[RunRef, Sequence[StateChange]]], settings: Settings) -> None:
     try:
         await _apply_all(ledger, told, settings)
     except (StatementError, ValueError) as error:
@@ -85,7 +91,7 @@ async def apply_runs(ledger: Ledger, told: Sequence[tuple[RunRef, Sequence[State
             log.error("ledger.refused run=%s: %s", told[0][0].run_id, type(error).__name__)
             return
         for one in told:
-            await apply_runs(ledger, [one], settings)
+            await _apply_some(ledger, [one], settings)
 
 
 async def _apply_all(ledger: Ledger, told: Sequence[tuple[RunRef, Sequence[StateChange]]], settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Index, Integer, UniqueConstraint, text
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Index, Integer, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from .columns import CleanText, Utc
@@ -165,6 +165,74 @@ class Event(SQLModel, table=True):
     status: str = Field(sa_column=Column(CleanText, nullable=False))
     payload: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
     recorded_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+
+
+class Delivery(SQLModel, table=True):
+    """One verified call of a webhook, as it was accepted: the inbox. Never lost, and settled once.
+
+    `delivery_id` is the sender's own, unique together with the rule; `id` is ours, and rises with time. A waiting one
+    is anybody's from `due_at` on: whoever takes it, as `holder`, puts that off for as long as the work may take.
+    """
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        UniqueConstraint("rule_id", "delivery_id", name="uq_deliveries_rule_id_delivery_id"),
+        Index(
+            "ix_deliveries_waiting",
+            "due_at",
+            postgresql_where=text("status = 'waiting'"),
+            sqlite_where=text("status = 'waiting'"),
+        ),
+        Index(
+            "ix_deliveries_fingerprint",
+            "rule_id",
+            "fingerprint",
+            postgresql_where=text("fingerprint IS NOT NULL"),
+            sqlite_where=text("fingerprint IS NOT NULL"),
+        ),
+        Index(
+            "ix_deliveries_group",
+            "rule_id",
+            "group_key",
+            postgresql_where=text("group_key IS NOT NULL"),
+            sqlite_where=text("group_key IS NOT NULL"),
+        ),
+        Index(
+            "ix_deliveries_joined_id",
+            "joined_id",
+            postgresql_where=text("joined_id IS NOT NULL"),
+            sqlite_where=text("joined_id IS NOT NULL"),
+        ),
+        Index("ix_deliveries_received_at", "received_at"),
+    )
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    rule_id: str = Field(sa_column=Column(Text, nullable=False))
+    delivery_id: str = Field(sa_column=Column(Text, nullable=False))
+    received_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    headers: str = Field(sa_column=Column(Text, nullable=False))
+    """A JSON object, by lower-case name, without those that let their owner in."""
+    payload: str = Field(sa_column=Column(Text, nullable=False))
+    """What the run gets: JSON text."""
+    fingerprint: str | None = Field(default=None, sa_column=Column(Text))
+    """Of a call without an id: by what an equal one is known."""
+    group_key: str | None = Field(default=None, sa_column=Column(Text))
+    """Of a webhook that coalesces: which deliveries belong together."""
+    joined_id: str | None = Field(default=None, sa_column=Column(Text))
+    """The delivery whose run this one is part of; its own id for the one that stands for the others."""
+    status: str = Field(default="waiting", sa_column=Column(Text, nullable=False))
+    """waiting, dispatched (it has its run), skipped (its run says why), joined (it is part of another one's run), or
+    undeliverable (`reason` says why it can have no run)."""
+    reason: str = Field(default="", sa_column=Column(CleanText, nullable=False))
+    """For a skip "code: text", also while it waits for its record in Prefect."""
+    run_id: str | None = Field(default=None, sa_column=Column(Text))
+    holder: str | None = Field(default=None, sa_column=Column(Text))
+    due_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    attempts: int = Field(default=0, sa_column=Column(Integer, nullable=False))
+    settled_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    replay_of: str | None = Field(default=None, sa_column=Column(Text))
+    """The `id` of the delivery that somebody had replayed."""
+    erased_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    """When its headers and its payload were taken away."""
 
 
 class LogHead(SQLModel, table=True):

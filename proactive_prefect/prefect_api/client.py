@@ -25,7 +25,7 @@ from ..errors import PrefectError, PrefectUnreachable
 from ..settings import Settings
 
 _LONGEST = 900.0  # seconds for one call, however busy the server is
-_BUSY = {408, 429, 500, 502, 503, 504}
+BUSY = {408, 429, 500, 502, 503, 504}
 
 
 class Refused(PrefectError):
@@ -43,7 +43,8 @@ class PrefectApi:
     def __init__(self, client: PrefectClient, settings: Settings) -> None:
         self.client = client
         self.url = str(client.api_url)
-        self._turn = asyncio.Semaphore(settings.api_concurrency)
+        self.concurrency = settings.api_concurrency
+        self._turn = asyncio.Semaphore(self.concurrency)
         self._patience = settings.api_patience
         self._answered = time.monotonic()
         current = get_settings_context()
@@ -85,8 +86,13 @@ class PrefectApi:
             async for attempt in attempts:
                 with attempt:
                     async with self._turn:
-                        with self._without_retries():
-                            response = await self.client.request(method, path, json=json, params=params)
+                        try:
+                            with self._without_retries():
+                                response = await self.client.request(method, path, json=json, params=params)
+                        except PrefectHTTPStatusError as error:
+                            if _is_prefects_own(error.response):
+                                self._answered = time.monotonic()
+                            raise
                     self._answered = time.monotonic()
                     return response.json() if response.content else None
         except PrefectHTTPStatusError as error:
@@ -99,7 +105,7 @@ class PrefectApi:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _is_away(self, attempt: RetryCallState) -> bool:
-        """Whether nothing has come back for too long. A server that answers others in turn is busy, not away."""
+        """Whether nothing has come back for too long. A server that answers, if only that it is busy, is not away."""
         now = time.monotonic()
         silent = now - max(attempt.start_time, self._answered)
         return silent >= self._patience or now - attempt.start_time >= max(_LONGEST, self._patience)
@@ -114,8 +120,15 @@ async def connect(settings: Settings | None = None) -> AsyncIterator[PrefectApi]
 
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, PrefectHTTPStatusError):
-        return error.response.status_code in _BUSY
+        return error.response.status_code in BUSY
     return isinstance(error, httpx.TransportError)
+
+
+def _is_prefects_own(response: httpx.Response) -> bool:
+    """Whether Prefect itself said so, and not a proxy in front of it: who says "busy" is not away."""
+    return response.status_code in (429, 503) and response.headers.get("content-type", "").startswith(
+        "application/json"
+    )
 
 
 def _detail(response: httpx.Response) -> str:

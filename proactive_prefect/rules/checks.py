@@ -54,6 +54,7 @@ def check_expressions(rule: Rule) -> Iterator[Finding]:
         checks += [
             (("when",), rule.when, check_custom, _CEL),
             (("template",), rule.template, _check_template, "a jinja template"),
+            (("coalesce", "key"), rule.coalesce.key if rule.coalesce else None, check_custom, "a CEL expression"),
         ]
     for key, text, check, form in checks:
         try:

@@ -202,6 +202,17 @@ def why_false(expression: str, scope: Mapping[str, Any]) -> str | None:
     return f"{expression!r} is {'false' if answer is False else 'neither true nor false'}"
 
 
+def value_of(expression: str, scope: Mapping[str, Any]) -> Any:
+    """What `expression` gives in `scope`; None where it cannot be said, as of a field that is not there."""
+    if _too_large(scope) is not None:
+        return None
+    try:
+        check_custom(expression)
+        return _compile(expression).execute(dict(scope))
+    except Exception:  # the library raises what it likes
+        return None
+
+
 @lru_cache(maxsize=256)
 def _compile(expression: str) -> Program:
     import cel  # here, because it brings a whole terminal with it, which few rules need

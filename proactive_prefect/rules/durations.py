@@ -83,3 +83,14 @@ def at_least(least: timedelta) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def at_most(most: timedelta) -> AfterValidator:
+    """Refuses durations above `most`."""
+
+    def check(value: timedelta) -> timedelta:
+        if value > most:
+            raise ValueError(f'{format_duration(value)!r} is too long; allowed: "{format_duration(most)}" or less')
+        return value
+
+    return AfterValidator(check)

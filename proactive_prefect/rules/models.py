@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from .actions import Action, Call
-from .durations import Duration, at_least, format_duration
+from .coalesce import Coalesce
+from .durations import Duration, at_least, at_most, format_duration
 from .policies import Count, Flag, Instant, KeyMistake, Policies, Timezone
 from .schemes import GIVEN_BY_SENDER, CallerNetwork, HmacOptions, Rate, Scheme, Secrets
 from .timing import CRON_SPLAY_LIMIT, CronTiming, IntervalTiming, OnceTiming, Timing, check_cron, splay_offset
@@ -218,6 +219,19 @@ class WebhookRule(RuleBase):
         default_factory=list,
         max_length=1000,
         description="The networks that calls may come from. Empty: from anywhere.",
+    )
+    dedupe: Annotated[Duration, at_least(timedelta(seconds=1))] | None = Field(
+        default=None,
+        description="Two equal calls without an id of their own, within this time, are one. "
+        "Absent: each call is its own; what has an id is always taken once.",
+    )
+    coalesce: Coalesce | None = Field(
+        default=None, description="Many deliveries that come together are one run. Absent: each is one."
+    )
+    wait: Annotated[Duration, at_least(timedelta(milliseconds=100)), at_most(timedelta(seconds=60))] | None = Field(
+        default=None,
+        description="How long a call is kept waiting for its outcome, to be answered with it; 60s at most. "
+        "Absent: it is answered as soon as it is safe.",
     )
     when: str | None = Field(
         default=None, max_length=4096, description="A CEL expression over headers and body; false is a skip."

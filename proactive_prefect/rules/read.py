@@ -168,10 +168,6 @@ class _Reader:
         if "kind" in entry.keys:
             self._add_to(entry, Finding(("kind",), *unknown("kind", known_keys(RULE_MODELS[entry.kind]))))
             refused.add(("kind",))
-        if entry.kind == "webhook" and "coalesce" in entry.keys:
-            reason = "is not supported yet: its support comes with the durable inbox"
-            self._add_to(entry, Finding(("coalesce",), reason, "a webhook without it"))
-            refused.add(("coalesce",))
         return refused
 
     def _complete(self, entry: Entry, defaults: Mapping[str, Any], project: ProjectTable) -> dict[str, Any]:

@@ -167,18 +167,19 @@ async def test_two_hundred_run_nows_and_as_many_webhooks_at_once_lose_nothing(ru
                     entry["url"], headers={"X-Webhook-Secret": entry["secret"]}, json={"webhook": number}
                 )
                 assert answer.status_code == 202, f"{answer.text} after {loop.time() - began:.1f} s"
-                return str(answer.json()["flow_run_id"])
+                return str(answer.json()["delivery_id"])
 
             async def run_now(number: int) -> str:
                 made = await create_run(api, hook.deployment_id, idempotency_key=f"burst {number}", payload="{}")
                 return str(made.id)
 
-            ids = await asyncio.gather(*map(call_webhook, range(count)), *map(run_now, range(count)))
+            made = await asyncio.gather(*map(call_webhook, range(count)), *map(run_now, range(count)))
             accepted = loop.time() - began
-            assert len(set(ids)) == 2 * count
+            assert len(set(made)) == 2 * count
+            keys = [f"webhook hook {one}" for one in made[:count]] + [f"burst {number}" for number in range(count)]
 
             async def all_completed() -> bool:
-                completed = {"id": {"any_": ids}, "state": {"type": {"any_": ["COMPLETED"]}}}
+                completed = {"idempotency_key": {"any_": keys}, "state": {"type": {"any_": ["COMPLETED"]}}}
                 return int(await api.post("/flow_runs/count", {"flow_runs": completed})) == 2 * count
 
             await wait_until(all_completed, what="the end of 400 runs", timeout=1200, every=2)

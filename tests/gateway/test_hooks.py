@@ -101,7 +101,6 @@ async def test_json_text_and_forms_become_the_payload(
         (413, {"Content-Type": "application/json", "Content-Encoding": "deflate"}, zlib.compress(b" " * 90_000_000)),
         (400, {"Content-Type": "application/json"}, b'{"a": 1, "a": 2}'),
         (400, {"Content-Type": "application/json"}, b"[" + b"1," * 100_000 + b"1]"),
-        (413, {"Content-Type": "text/plain"}, b"x" * 600_000),
         (413, {"Content-Type": "text/plain"}, b"x" * 2_000_000),
     ],
 )

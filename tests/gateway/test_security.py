@@ -116,7 +116,7 @@ def test_no_call_breaks_the_gateway(
         return  # not HTTP at all: the connection was cut, or the client would not send it
     assert answer.status_code < 500, answer.text
     if answer.status_code in (200, 202):
-        assert answer.json()["flow_run_id"]
+        assert answer.json()["delivery_id"]
     elif answer.headers["content-type"] == "application/problem+json":
         assert answer.json()["status"] == answer.status_code
     else:

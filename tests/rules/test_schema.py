@@ -62,6 +62,9 @@ BEYOND_A_SCHEMA = {
     "PicoBot's weekday 0",
     "PicoBot's both days",
     "PicoBot too often",
+    "a caller kept too long",
+    "a webhook that waits for nothing known",
+    "a webhook that waits too short",
     # formats are annotations: an instant and a date are told by `check`
     "a naive instant",
     "a date that is none",

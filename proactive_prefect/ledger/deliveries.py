@@ -1,0 +1,244 @@
+"""The inbox's table: accept, claim, settle. Every function runs in a session of `Ledger.write`, or of `Ledger.read`."""
+
+from __future__ import annotations
+
+import secrets
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Table, bindparam, func, select, text, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
+
+from ..rules.coalesce import Coalesce
+from .leases import insert_into
+from .tables import Delivery
+
+Status = Literal["waiting", "dispatched", "skipped", "joined", "undeliverable"]
+Row = dict[str, Any]
+"""A delivery's columns, by name."""
+
+_TABLE: Table = Delivery.__table__  # type: ignore[attr-defined]  # SQLModel does not type it
+_DEFAULTS: Row = {
+    "fingerprint": None,
+    "group_key": None,
+    "joined_id": None,
+    "status": "waiting",
+    "reason": "",
+    "run_id": None,
+    "holder": None,
+    "attempts": 0,
+    "settled_at": None,
+    "replay_of": None,
+    "erased_at": None,
+}
+_WAITING = col(Delivery.status) == "waiting"
+_CLAIMS = 0x696E626F78  # "inbox"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of a delivery."""
+
+    id: str
+    status: Status
+    run_id: str | None = None
+    reason: str = ""
+
+
+def new_id(at: datetime) -> str:
+    """An id for a delivery: those of a later millisecond are greater, whoever makes them."""
+    return f"{int(at.timestamp() * 1000):012x}{secrets.token_hex(6)}"
+
+
+def make(row: Row) -> Delivery:
+    """The delivery of a row that was just inserted."""
+    return Delivery(**{**_DEFAULTS, **row})
+
+
+async def insert_new(
+    session: AsyncSession, rows: Sequence[Row], same_within: Mapping[str, timedelta]
+) -> dict[str, Delivery]:
+    """Insert the deliveries that have not come before; for each other one, by its `id`, the one that came first.
+
+    `same_within` has the window in which an equal call counts as a repeat, by fingerprint.
+    """
+    repeats = await _equal_calls(session, rows, same_within)
+    # In one order everywhere, so that two gateways that are given the same never wait for each other.
+    fresh = sorted(
+        (row for row in rows if row["id"] not in repeats), key=lambda row: (row["rule_id"], row["delivery_id"])
+    )
+    if not fresh:
+        return repeats
+    statement = insert_into(session, Delivery).on_conflict_do_nothing(index_elements=["rule_id", "delivery_id"])
+    done = await session.execute(statement, [{**_DEFAULTS, **row} for row in fresh])
+    if done.rowcount == len(fresh):  # type: ignore[attr-defined]
+        return repeats
+    inserted = set(
+        (
+            await session.scalars(select(col(Delivery.id)).where(col(Delivery.id).in_([row["id"] for row in fresh])))
+        ).all()
+    )
+    rest = [row for row in fresh if row["id"] not in inserted]
+    if rest:
+        keys = [(row["rule_id"], row["delivery_id"]) for row in rest]
+        query = select(Delivery).where(tuple_(col(Delivery.rule_id), col(Delivery.delivery_id)).in_(keys))
+        first = {(one.rule_id, one.delivery_id): one for one in (await session.scalars(query)).all()}
+        repeats |= {row["id"]: first[row["rule_id"], row["delivery_id"]] for row in rest}
+    return repeats
+
+
+async def _equal_calls(
+    session: AsyncSession, rows: Sequence[Row], same_within: Mapping[str, timedelta]
+) -> dict[str, Delivery]:
+    """The earlier delivery for each row that has a fingerprint which came within its window."""
+    marked = [row for row in rows if row.get("fingerprint")]
+    if not marked:
+        return {}
+    if session.get_bind().dialect.name == "postgresql":
+        # Who else accepts an equal call waits until this one is committed; on SQLite there is one writer anyway.
+        for lock in sorted({zlib.crc32(f"{row['rule_id']} {row['fingerprint']}".encode()) for row in marked}):
+            await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+    keys = {(row["rule_id"], row["fingerprint"]) for row in marked}
+    query = select(Delivery).where(
+        col(Delivery.fingerprint).is_not(None), tuple_(col(Delivery.rule_id), col(Delivery.fingerprint)).in_(list(keys))
+    )
+    latest: dict[tuple[str, str | None], Delivery] = {}
+    for found in (await session.scalars(query.order_by(col(Delivery.received_at)))).all():
+        latest[found.rule_id, found.fingerprint] = found
+    repeats: dict[str, Delivery] = {}
+    for row in marked:
+        key = (row["rule_id"], row["fingerprint"])
+        first = latest.get(key)
+        if first is not None and row["received_at"] - first.received_at < same_within[row["fingerprint"]]:
+            repeats[row["id"]] = first
+        else:
+            latest[key] = make(row)
+    return repeats
+
+
+async def claim(session: AsyncSession, holder: str, now: datetime, until: datetime, limit: int) -> list[Delivery]:
+    """Take up to `limit` deliveries that are anybody's now, the longest due first, until `until`."""
+    due = (
+        select(col(Delivery.id))
+        .where(_WAITING, col(Delivery.due_at) <= now)
+        .order_by(col(Delivery.due_at), col(Delivery.id))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = (await session.scalars(due)).all()
+    if not ids:
+        return []
+    taken = {"holder": holder, "due_at": until, "attempts": col(Delivery.attempts) + 1}
+    await session.execute(update(Delivery).where(col(Delivery.id).in_(ids)).values(taken))
+    query = select(Delivery).where(col(Delivery.id).in_(ids)).order_by(col(Delivery.id))
+    return list((await session.scalars(query.execution_options(populate_existing=True))).all())
+
+
+async def join_group(
+    session: AsyncSession, one: Delivery, now: datetime, window: timedelta, max_wait: timedelta
+) -> Delivery | None:
+    """Close the group of a claimed delivery, if it has been quiet for `window` or waited for `max_wait`.
+
+    Returns the first of the group, claimed, which stands for all of them from now on; None where more may come: then
+    none of them is held, until that time. Call `lock_groups` before the claim.
+    """
+    query = select(Delivery).where(
+        _WAITING,
+        col(Delivery.rule_id) == one.rule_id,
+        col(Delivery.group_key) == one.group_key,
+        col(Delivery.joined_id).is_(None),
+    )
+    found = await session.scalars(query.order_by(col(Delivery.id)).execution_options(populate_existing=True))
+    group = found.all()
+    if not group:  # another of them has closed it, a moment ago
+        return None
+    received = [each.received_at for each in group]
+    due = min(min(received) + max_wait, max(received) + window)
+    if now < due:
+        for each in group:
+            each.holder, each.due_at = None, due
+        await session.flush()
+        return None
+    first = group[0]
+    for each in group[1:]:
+        each.status, each.settled_at, each.holder, each.joined_id = "joined", now, None, first.id
+    first.joined_id, first.holder, first.due_at = first.id, one.holder, one.due_at
+    await session.flush()
+    return first
+
+
+async def lock_groups(session: AsyncSession) -> None:
+    """Become the one who claims, until the transaction ends; on SQLite who writes is that anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
+
+
+async def payload_of(session: AsyncSession, delivery: Delivery, coalesce: Coalesce | None) -> str:
+    """What the run of a delivery gets: its payload, or what the rule takes of all that it stands for."""
+    if delivery.joined_id != delivery.id or coalesce is None:
+        return delivery.payload
+    query = select(col(Delivery.payload)).where(col(Delivery.joined_id) == delivery.id).order_by(col(Delivery.id))
+    return combined((await session.scalars(query)).all(), coalesce)
+
+
+def combined(payloads: Sequence[str], coalesce: Coalesce) -> str:
+    """One payload of several, which are JSON texts in the order they came. Pure."""
+    return payloads[-1] if coalesce.take == "last" else f"[{','.join(payloads)}]"
+
+
+async def next_due(session: AsyncSession) -> datetime | None:
+    """When the first waiting delivery is anybody's; None if none waits."""
+    return (await session.scalars(select(func.min(col(Delivery.due_at))).where(_WAITING))).one()
+
+
+async def put_off(session: AsyncSession, ids: Iterable[str], until: datetime, *, holder: str) -> None:
+    """Give back what `holder` has; anybody's again at `until`."""
+    await session.execute(
+        update(Delivery)
+        .where(col(Delivery.id).in_(list(ids)), _WAITING, col(Delivery.holder) == holder)
+        .values(holder=None, due_at=until)
+    )
+
+
+async def free(session: AsyncSession, holders: Sequence[str], now: datetime) -> int:
+    """Give back what these holders, whose processes are gone, have; how many deliveries."""
+    done = await session.execute(
+        update(Delivery).where(_WAITING, col(Delivery.holder).in_(holders)).values(holder=None, due_at=now)
+    )
+    return int(done.rowcount)  # type: ignore[attr-defined]
+
+
+async def holders(session: AsyncSession) -> Sequence[str]:
+    """Who has taken deliveries that still wait."""
+    query = select(col(Delivery.holder)).where(_WAITING, col(Delivery.holder).is_not(None)).distinct()
+    return [found for found in (await session.scalars(query)).all() if found]
+
+
+async def settle(session: AsyncSession, settled: Iterable[Settled], now: datetime) -> None:
+    """Write down what became of deliveries; what was written first stands."""
+    statement = (
+        update(_TABLE)
+        .where(_TABLE.c.id == bindparam("the_id"), _TABLE.c.status == "waiting")
+        .values(
+            status=bindparam("the_status"),
+            run_id=bindparam("the_run"),
+            reason=bindparam("the_reason"),
+            settled_at=bindparam("now"),
+            holder=None,
+        )
+    )
+    rows = [
+        {"the_id": one.id, "the_status": one.status, "the_run": one.run_id, "the_reason": one.reason, "now": now}
+        for one in settled
+    ]
+    if rows:
+        await (await session.connection()).execute(statement, rows)
+
+
+async def read_delivery(session: AsyncSession, delivery_id: str) -> Delivery | None:
+    """The delivery of that `id`."""
+    return await session.get(Delivery, delivery_id, populate_existing=True)

@@ -1,0 +1,43 @@
+"""How much Prefect is given at once: more while it takes it, half as much when it does not (AIMD).
+
+Two things adapt. `calls` is how many calls may be under way: the embedded server's database has one writer, and a
+second one only makes it answer 503, while one on PostgreSQL bears many; nobody has to know which one it is. `size` is
+how many runs one call creates, so that it takes about a second: a burst costs few transactions, and others get turns.
+"""
+
+from __future__ import annotations
+
+import random
+
+MOST_RUNS = 50
+_SHORT, _LONG = 0.7, 2.0  # seconds of a call
+_MORE = 0.1  # of a call more, for each that went well
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0  # seconds
+
+
+class Pace:
+    """Pure: it knows no clock. `pause` is how many seconds to wait before the next call."""
+
+    def __init__(self, most_calls: int) -> None:
+        self.calls = float(most_calls)
+        self.size = 10.0
+        self.pause = 0.0
+        self._most_calls = most_calls
+
+    def took(self, count: int, seconds: float) -> None:
+        """Prefect took so many runs in a call of so many seconds."""
+        self.calls = min(float(self._most_calls), self.calls + _MORE)
+        self.pause = 0.0
+        if seconds > _LONG:
+            self.size = max(1.0, self.size / 2)
+        elif seconds < _SHORT and count >= int(self.size):
+            self.size = min(float(MOST_RUNS), self.size * 1.5)
+
+    def refused(self) -> None:
+        """Prefect was too busy, or away: half as many calls, and not at once."""
+        self.calls = max(1.0, self.calls / 2)
+        self.pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self.pause * 2))
+
+    def wait(self) -> float:
+        """The pause, with a spread, so that several gateways do not come back together."""
+        return self.pause * random.uniform(0.5, 1.0)  # noqa: S311 - a spread, no secret
