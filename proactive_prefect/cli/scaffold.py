@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+
+from ..rules.schema import json_schema
 
 _GITIGNORE = ".proactive/\n__pycache__/\n.env\n"
 
@@ -14,6 +17,7 @@ def new_files() -> Iterator[tuple[Path, str]]:
     """Every file of a new project: its path in it, and its text."""
     flows, rules = _sources()
     yield Path("proactive.toml"), rules.read_text("utf-8")
+    yield Path("proactive.schema.json"), json.dumps(json_schema(), indent=2) + "\n"  # the first line names it
     yield from ((Path("flows") / path, text) for path, text in _python_files(flows))
     yield Path(".gitignore"), _GITIGNORE
 

@@ -21,7 +21,13 @@ def test_a_new_project_is_valid_and_complete(tmp_path: Path) -> None:
     assert done.stdout.endswith("Next: cd shop\nNext: proactive check\nNext: proactive up\n")
     written = {str(path.relative_to(tmp_path / "shop")) for path in (tmp_path / "shop").rglob("*") if path.is_file()}
     kinds = {f"flows/{kind}.py" for kind in ("heartbeat", "cron", "skill", "webhook")}
-    assert {"proactive.toml", "flows/__init__.py", "flows/actions.py", ".gitignore"} | kinds <= written
+    assert {
+        "proactive.toml",
+        "proactive.schema.json",
+        "flows/__init__.py",
+        "flows/actions.py",
+        ".gitignore",
+    } | kinds <= written
     assert proactive(tmp_path / "shop", "check").returncode == 0
 
 
