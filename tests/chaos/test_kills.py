@@ -70,12 +70,12 @@ async def _account(project: Project, count: int, kill_worker: bool, seed: int) -
         if kill_worker and number == count // 2:
             project.workers[0].send_signal(signal.SIGKILL)
 
-    async def open_runs() -> list[str]:
-        found = [await project.client.read_flow_run(run.id) for run in runs]
-        return [f"{run.name} {run.state_name}" for run in found if not (run.state and run.state.is_final())]
+    ended = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}
+    mine = {"id": {"any_": [str(run.id) for run in runs]}, **ended}
 
     async def all_ended() -> bool:
-        return not await open_runs()
+        answer = await project.client.request("POST", "/flow_runs/count", json={"flow_runs": mine})
+        return bool(answer.json() == count)
 
     try:
         await wait_until(all_ended, what=f"{count} runs ended", timeout=240 + 4 * count, every=2)
