@@ -25,7 +25,7 @@ class EntryId:
     rule_id: str
     key: str | None = None
     due: datetime | None = None
-    """None for a webhook's delivery, whose id does not say when it came."""
+    """None where the id does not say it: a webhook's delivery, and what was rescheduled."""
     day: date | None = None
 
 
@@ -40,10 +40,9 @@ def entry_id(rule_id: str, due: datetime) -> str:
 
 def entry_id_of_key(rule_id: str, key: str, due: datetime) -> str:
     """The id of the occurrence of that key."""
-    prefix, _, rest = key.partition(":")
-    if prefix == "delivery":
-        return f"{rule_id}:d-{base64.urlsafe_b64encode(rest.encode()).decode().rstrip('=')}"
-    return entry_id(rule_id, due)
+    if key.startswith("due:"):
+        return entry_id(rule_id, due)
+    return f"{rule_id}:k-{base64.urlsafe_b64encode(key.encode()).decode().rstrip('=')}"
 
 
 def day_id(rule_id: str, day: date) -> str:
@@ -57,10 +56,9 @@ def read_id(text: str) -> EntryId:
     try:
         if not rule_id:
             raise ValueError(text)
-        if rest.startswith("d-"):
+        if rest.startswith("k-"):
             padded = rest[2:] + "=" * (-len(rest[2:]) % 4)
-            delivery = base64.b64decode(padded, b"-_", validate=True).decode()
-            return EntryId(rule_id, f"delivery:{delivery}")
+            return EntryId(rule_id, base64.b64decode(padded, b"-_", validate=True).decode())
         if "T" in rest:
             due = datetime.strptime(rest, _INSTANT).replace(tzinfo=UTC)
             return EntryId(rule_id, occurrence_key(due), due)

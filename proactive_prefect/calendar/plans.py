@@ -9,10 +9,9 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from ..ledger.tables import RuleVersion
-from ..rules.durations import format_duration
 from ..rules.models import Kind, Rule, from_snapshot
 from ..rules.spans import Span, due_within
-from ..rules.timing import CronTiming, IntervalTiming, OnceTiming, Timing
+from ..rules.timing import Timing
 from .entries import OF_MISSED, CalendarAction, Status
 
 log = logging.getLogger("proactive.calendar")
@@ -86,16 +85,3 @@ def actions_for(status: Status, plan: Plan | None) -> tuple[CalendarAction, ...]
             return of_missed  # the rules file says so
         case _:
             return (*of_missed, "run_now", "pause")
-
-
-def timing_in_words(timing: Timing | None) -> str:
-    """When a rule is due, in a few words."""
-    match timing:
-        case CronTiming():
-            return f"{timing.cron} ({timing.timezone})"
-        case IntervalTiming():
-            return f"every {format_duration(timing.every)}"
-        case OnceTiming():
-            return f"once, {timing.at.isoformat()}"
-        case None:
-            return "on calls"
