@@ -36,6 +36,7 @@ SAME_FLOOR = {
     ("firing", "prefect_api"),
     ("firing", "ledger"),  # a payload that was too large to come along
     ("ledger", "prefect_api"),
+    ("calendar", "missed"),  # which decides
     ("settings", "networks"),
     ("cli", "daemon"),
     ("cli", "gateway"),

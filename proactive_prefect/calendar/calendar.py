@@ -16,6 +16,7 @@ from ..ledger.log import read_head
 from ..settings import Settings
 from .entries import Asked, CalendarEvents
 from .parity import Parity
+from .plans import Plan
 from .projection import Projection
 
 log = logging.getLogger("proactive.calendar")
@@ -45,6 +46,11 @@ class Calendar:
             self._checks.add(check)
             check.add_done_callback(self._checks.discard)
         return answer
+
+    async def plans(self) -> list[Plan]:
+        """Every rule as it is now."""
+        await self.projection.refresh()
+        return list(self.projection.plans.values())
 
     async def watch(self) -> None:
         """Keep the projection near the account until cancelled, with the weeks around now ready to be asked for."""

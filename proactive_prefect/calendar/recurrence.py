@@ -1,7 +1,7 @@
 """A rule's due times as iCalendar says them: a start, a rule of recurrence, dates added, dates taken out. Pure.
 
 A cron expression is a rule of recurrence on its timezone's clock, mostly. Where it is not (a day of the month *or* of
-the week), and where a clock change moves times that meet others, the dates are written out as far as `SPELLED_OUT`.
+the week), and where a clock change moves one of several times, the dates are written out as far as `SPELLED_OUT`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _of_cron(plan: Plan, timing: CronTiming, since: datetime) -> Recurrence | No
         return None
     fields, nth = croniter.expand(timing.prefect_cron)
     dates = _dates(fields, nth)
-    if _is_often(timing):
+    if _times_a_day(timing) > FOLD_ABOVE:
         first = dues[0].astimezone(zone).date()
         if dates is not None:
             return Recurrence(first, dates)
@@ -118,7 +118,8 @@ def _dates(fields: Sequence[Sequence[Any]], nth: dict[Any, Any]) -> dict[str, An
 def _around_gaps(timing: CronTiming, zone: ZoneInfo, since: datetime) -> tuple[list[datetime], list[datetime]] | None:
     """The dates to take out and those to add where Prefect moves times out of a gap otherwise than iCalendar does.
 
-    None where that cannot be said, since a moved time meets another.
+    None for a rule with several times a day: a moved one may meet another, and readers differ in which of them a date
+    that is taken out means.
     """
     removed: list[datetime] = []
     added: list[datetime] = []
@@ -130,9 +131,9 @@ def _around_gaps(timing: CronTiming, zone: ZoneInfo, since: datetime) -> tuple[l
             expected = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)  # as RFC 5545 reads a time in a gap
             if due == expected:
                 continue
-            if any(_is_on_the_clock(timing, at.astimezone(zone)) for at in (expected, due)):
+            if _times_a_day(timing) > 1:
                 return None
-            removed.append(wall.replace(tzinfo=zone))
+            removed.append(expected)
             added.append(due)
     return removed, added
 
@@ -150,9 +151,9 @@ def _is_on_the_clock(timing: CronTiming, local: datetime) -> bool:
     return bool(_walls(timing, wall, wall + timedelta(seconds=1)))
 
 
-def _is_often(timing: CronTiming) -> bool:
+def _times_a_day(timing: CronTiming) -> int:
     fields, _ = croniter.expand(timing.prefect_cron)
-    return len(_all(fields[0], 60)) * len(_all(fields[1], 24)) > FOLD_ABOVE
+    return len(_all(fields[0], 60)) * len(_all(fields[1], 24))
 
 
 def _days_due(timing: CronTiming, since: datetime) -> list[datetime]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import cyclopts
 
-from . import account, declare, deliveries, look, machine, operate
+from . import account, calendar, declare, deliveries, look, machine, operate
 from .output import complain, hint_line
 
 _HELP = """Heartbeats, cron rules, scheduled skills and webhooks, declared in one file, run by Prefect.
@@ -53,6 +53,7 @@ _COMMANDS: tuple[tuple[cyclopts.Group, tuple[Callable[..., Any], ...]], ...] = (
             look.runs,
             account.why,
             account.events,
+            calendar.calendar,
             operate.trigger,
             operate.pause,
             operate.resume,

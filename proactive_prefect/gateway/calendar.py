@@ -1,38 +1,54 @@
-"""`/api/v1/ops/calendar/…`: what ran, runs, will run and was missed, and what may be asked of it."""
+"""`/api/v1/ops/calendar/…` and `/calendar.ics`: what ran, will run and was missed, and what may be asked of it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
-from pydantic import AwareDatetime
+from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Response
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from ..calendar.entries import Asked, CalendarEvents, Status
+from ..calendar.actions import Acted, NotMissed, act
+from ..calendar.entries import Asked, CalendarAction, CalendarEvents, Status
+from ..calendar.ical import feed
+from ..calendar.ids import UnknownEntry
 from ..prefect_api.links import run_url
 from ..rules.models import Kind
-from .access import reader
+from .access import Operator, reader, subscriber
 from .problems import documented
 from .service import TheService
 
-router = APIRouter(prefix="/api/v1/ops/calendar", tags=["calendar"], dependencies=[Depends(reader)])
+router = APIRouter(tags=["calendar"])
+
+EVENTS = "/api/v1/ops/calendar/events"
+EventId = Annotated[str, Path(min_length=1, max_length=2000, description="The event_id of an entry.")]
 
 
-@router.get("/events", response_model=CalendarEvents, responses=documented(400, 401, 422))
+class Ask(BaseModel):
+    """What to do with an entry."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: CalendarAction
+    target: AwareDatetime | None = Field(default=None, description="Of reschedule: when to run.")
+
+
+@router.get(EVENTS, response_model=CalendarEvents, responses=documented(400, 401, 422), dependencies=[Depends(reader)])
 async def events(
     service: TheService,
     start: Annotated[AwareDatetime, Query(description="Inclusive; ISO 8601 with an offset.")],
     end: Annotated[AwareDatetime, Query(description="Exclusive; at most 400 days later.")],
-    rule: Annotated[list[str] | None, Query(description="Only these rules; may be repeated.")] = None,
+    rule: Annotated[list[str] | None, Query(max_length=500, description="Only these; may be repeated.")] = None,
     kind: Annotated[list[Kind] | None, Query(description="Only these kinds; may be repeated.")] = None,
     status: Annotated[list[Status] | None, Query(description="Only these; a day's row if it has any of them.")] = None,
 ) -> Response:
     """The calendar from `start` to `end`. What is very often due is one row a day; what was missed is a queue."""
-    asked = Asked(start, end, frozenset(rule or ()), frozenset(kind or ()), frozenset(status or ()))
     began = time.perf_counter()
+    asked = Asked(start, end, frozenset(rule or ()), frozenset(kind or ()), frozenset(status or ()))
     answer = await service.calendar.events(asked)
-    answer.run_url = _template()
+    answer.run_url = run_url("{run_id}")
     body = await asyncio.to_thread(answer.model_dump_json)
     service.samples.projection.record(
         time.perf_counter() - began,
@@ -43,7 +59,38 @@ async def events(
     return Response(body, media_type="application/json")
 
 
-def _template() -> str | None:
-    anyone = "00000000-0000-0000-0000-000000000000"
-    url = run_url(anyone)
-    return url.replace(anyone, "{run_id}") if url else None
+@router.post(f"{EVENTS}/{{event_id}}/action", responses=documented(400, 401, 403, 404, 409, 422, 502, 503))
+async def action(
+    service: TheService,
+    caller: Operator,
+    event_id: EventId,
+    ask: Ask,
+    idempotency_key: Annotated[
+        str | None, Header(min_length=1, max_length=200, description="Of run_now: asked twice, run once.")
+    ] = None,
+) -> Acted:
+    """Decide about a missed occurrence; or run, pause or resume the rule of an entry."""
+    try:
+        return await act(
+            service.ledger,
+            service.looking,
+            service.settings,
+            event_id,
+            ask.action,
+            by=caller.name,
+            via=caller.via,
+            target=ask.target,
+            request_id=idempotency_key,
+        )
+    except UnknownEntry as error:
+        raise HTTPException(404, error.message) from None
+    except NotMissed as error:
+        raise HTTPException(409, error.message) from None
+
+
+@router.get("/calendar.ics", response_class=Response, responses=documented(401), dependencies=[Depends(subscriber)])
+async def ics(service: TheService) -> Response:
+    """The active rules as a feed for calendar applications, to be subscribed to with the read token in `?token=`."""
+    plans = await service.calendar.plans()
+    body = await asyncio.to_thread(feed, plans, datetime.now(UTC))
+    return Response(body, media_type="text/calendar; charset=utf-8", headers={"Cache-Control": "private, max-age=300"})
