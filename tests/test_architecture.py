@@ -17,6 +17,7 @@ FLOORS = {
     "errors": 0,
     "lifeline": 0,
     "networks": 0,
+    "tracing": 0,
     "rules": 1,
     "ledger": 2,
     "prefect_api": 2,
@@ -25,10 +26,12 @@ FLOORS = {
     "deploy": 3,
     "missed": 3,
     "webhooks": 3,
+    "heartbeat": 3,
     "worker": 4,
     "gateway": 5,
     "sdk": 5,
     "daemon": 5,
+    "soak": 5,
     "cli": 5,
 }
 # `firing`, `ledger` and `prefect_api` share a floor; each knows those that stand behind it here.
@@ -42,6 +45,9 @@ SAME_FLOOR = {
     ("cli", "gateway"),
     ("daemon", "gateway"),
     ("cli", "sdk"),
+    ("cli", "soak"),
+    ("soak", "daemon"),
+    ("soak", "gateway"),
     ("sdk", "daemon"),  # where `up` left the address of its server
 }
 MAY_IMPORT_PREFECT = {"prefect_api", "worker", "firing"}

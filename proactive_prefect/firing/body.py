@@ -27,14 +27,17 @@ from pydantic import ValidationError
 from ..errors import ActionError, ProactiveError
 from ..prefect_api import PrefectApi
 from ..prefect_api.runs import cancel_run, read_run, set_state
+from ..prefect_api.wakes import read_wakes
 from ..rules.models import Rule, RuleBase, from_snapshot
 from ..settings import Settings
+from ..tracing import SpanKind, fail, flush, span
 from .actions import act
 from .facts import gather, occurrence_of
 from .gate import Hold, Occurrence, Run, Skip, decide
 from .outcome import completed, failed, leave_artifact, missed, skipped, timed_out
 from .payloads import fetch_payload
 from .results import Context, HeartbeatResult, Logger
+from .spans import about, parent_of, tell_outcome
 
 CANCEL_PATIENCE = 90.0  # seconds in which a cancelled run must have ended
 _CANCEL_LOOK = 0.5
@@ -58,7 +61,26 @@ async def fire(rule_json: str, payload: str | None = None) -> State[None]:
     api = PrefectApi(context.client, Settings())
     run = context.flow_run
     occurrence = occurrence_of(run, rule)
-    decision = decide(rule, occurrence, await gather(api, rule, run))
+    try:
+        with span("run", kind=SpanKind.CONSUMER, parent=parent_of(run), attributes=about(rule, occurrence)) as current:
+            try:
+                state = await _fire(api, rule, run, occurrence, payload, logger)
+            except Pause as held:
+                if held.state is not None:
+                    tell_outcome(current, held.state)
+                raise
+            tell_outcome(current, state)
+            return state
+    finally:
+        await flush()
+
+
+async def _fire(
+    api: PrefectApi, rule: Rule, run: FlowRun, occurrence: Occurrence, payload: str | None, logger: Logger
+) -> State[None]:
+    with span("gate", attributes={}):
+        facts, wakes = await asyncio.gather(gather(api, rule, run), _wakes(api, rule, run))
+        decision = decide(rule, occurrence, facts)
     match decision:
         case Skip():
             logger.info("Skipped: %s", decision)
@@ -78,7 +100,7 @@ async def fire(rule_json: str, payload: str | None = None) -> State[None]:
         payload = await fetch_payload(run, rule) or payload
     except ActionError as error:
         return failed(error, 1)
-    return await _act(api, rule, occurrence, payload, logger)
+    return await _act(api, rule, occurrence, payload, wakes, logger)
 
 
 async def _hold(api: PrefectApi, run: FlowRun, hold: Hold) -> State[None]:
@@ -109,7 +131,14 @@ async def _until(occurrence: Occurrence) -> None:
             await asyncio.sleep(early)
 
 
-async def _act(api: PrefectApi, rule: Rule, occurrence: Occurrence, payload: str | None, logger: Logger) -> State[None]:
+async def _wakes(api: PrefectApi, rule: Rule, run: FlowRun) -> tuple[str, ...]:
+    """Why the heartbeat was woken. Asked anew: it may have been told since a worker read the run."""
+    return await read_wakes(api, run.id) if rule.kind == "heartbeat" else ()
+
+
+async def _act(
+    api: PrefectApi, rule: Rule, occurrence: Occurrence, payload: str | None, wakes: tuple[str, ...], logger: Logger
+) -> State[None]:
     attempts = 0
 
     @task(
@@ -136,11 +165,16 @@ async def _act(api: PrefectApi, rule: Rule, occurrence: Occurrence, payload: str
                 attempt=attempts,
                 owner=rule.owner,
                 payload_text=payload,
+                wakes=wakes,
                 logger=logger,
             ),
         )
 
-    ended: State[Any] = await action(return_state=True)  # type: ignore[misc]  # Prefect types only the sync form
+    with span("action", attributes={"proactive.action": rule.action.type}) as current:
+        ended: State[Any] = await action(return_state=True)  # type: ignore[misc]  # Prefect types only the sync form
+        current.set_attribute("proactive.attempts", attempts)
+        if not ended.is_completed():
+            fail(current, ended.name or "Failed")
     if not ended.is_completed():
         error = await ended.aresult(raise_on_failure=False)
         if ended.name == "TimedOut" or isinstance(error, TimeoutError):

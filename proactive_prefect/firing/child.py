@@ -42,7 +42,7 @@ def main() -> None:
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     call = request["call"]
     ctx = Context(
-        **request["context"],
+        **(request["context"] | {"wakes": tuple(request["context"]["wakes"])}),
         due=datetime.fromisoformat(request["due"]),
         logger=logging.getLogger(f"proactive.{request['context']['rule_id']}"),
     )

@@ -11,9 +11,11 @@ from ..prefect_api import PrefectApi
 from ..prefect_api.deployments import TAG
 from ..prefect_api.runs import read_run, set_state
 from ..rules.models import RuleBase, from_snapshot
+from ..tracing import Span, SpanKind, span
 from .facts import gather, occurrence_of
 from .gate import Facts, Hold, Run, Skip, decide
 from .outcome import missed, skipped
+from .spans import about, parent_of, tell_outcome
 
 
 async def is_settled(api: PrefectApi, flow_run: FlowRun) -> bool:
@@ -41,16 +43,24 @@ async def pregate(api: PrefectApi, flow_run: FlowRun, rule: RuleBase) -> bool:
     else:
         facts = await gather(api, rule, flow_run, ask_session=False)
     decision = decide(rule, occurrence, facts)
+    if isinstance(decision, Run):
+        return False
+    with span("run", kind=SpanKind.CONSUMER, parent=parent_of(flow_run), attributes=about(rule, occurrence)) as current:
+        await _settle(api, flow_run, decision, current)
+    return True
+
+
+async def _settle(api: PrefectApi, flow_run: FlowRun, decision: Skip | Hold, current: Span) -> None:
     match decision:
-        case Run():
-            return False
         case Skip():
-            await set_state(api, flow_run.id, skipped(decision))
+            state = skipped(decision)
+            await set_state(api, flow_run.id, state)
         case Hold():
+            state = missed(decision)
             # Only by force goes a run from Scheduled to Paused; so look first that nobody else has claimed it.
-            state = (await read_run(api, flow_run.id)).state
-            if state is not None and state.is_scheduled():
-                await set_state(api, flow_run.id, missed(decision), force=True)
+            known = (await read_run(api, flow_run.id)).state
+            if known is not None and known.is_scheduled():
+                await set_state(api, flow_run.id, state, force=True)
         case _:
             assert_never(decision)
-    return True
+    tell_outcome(current, state)

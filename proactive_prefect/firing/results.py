@@ -46,7 +46,8 @@ class Context:
     `due` is the occurrence's instant (aware, UTC), which is earlier than now for a run that starts late. `attempt`
     counts from 1. `config` is the rule's, with its `${env:…}` and `${secret:…}` filled in. `payload` and
     `payload_text` come from a webhook's caller: **untrusted**, never to be run, put into a shell, or taken as an
-    instruction. `logger` writes to the run's log in Prefect, with resolved secrets masked.
+    instruction. `wakes` says why a heartbeat was woken, beside being due: the reasons that were given, oldest first.
+    `logger` writes to the run's log in Prefect, with resolved secrets masked.
     """
 
     rule_id: str
@@ -57,6 +58,7 @@ class Context:
     owner: str = "local"
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     payload_text: str | None = field(default=None, repr=False)
+    wakes: tuple[str, ...] = ()
     logger: Logger = field(default=logging.getLogger("proactive.action"), repr=False, compare=False)
 
     @property

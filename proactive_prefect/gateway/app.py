@@ -12,6 +12,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from ..calendar.calendar import Calendar
+from ..heartbeat.wake import keep_waking
 from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..prefect_api import connect
@@ -19,7 +20,7 @@ from ..rules.durations import parse_duration
 from ..settings import Settings
 from ..webhooks.dispatch import Dispatcher
 from ..webhooks.inbox import Inbox
-from . import calendar, deliveries, health, hooks, metrics, missed, page, rules, state, stream, why
+from . import calendar, deliveries, health, heartbeat, hooks, metrics, missed, page, rules, state, stream, why
 from .access import reader
 from .background import at_work
 from .doors import Doors
@@ -58,6 +59,7 @@ def create_app(settings: Settings) -> FastAPI:
             works = {
                 "feed": feed(feeding, ledger, stop, settings),
                 "dispatch": Dispatcher(dispatching, inbox, doors, keep).work(stop),
+                "wakes": keep_waking(looking, ledger, stop),
             }
             async with at_work(stop, watches, works):
                 yield
@@ -79,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(state.router)
     app.include_router(why.router)
     app.include_router(deliveries.router)
+    app.include_router(heartbeat.router)
     app.include_router(metrics.router)
     app.include_router(calendar.router)
     app.include_router(missed.router)

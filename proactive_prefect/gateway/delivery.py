@@ -17,6 +17,7 @@ from ..ledger.occurrences import known_runs
 from ..ledger.tables import OPEN
 from ..prefect_api.links import run_url
 from ..rules.conditions import expression_scope, why_false
+from ..tracing import traceparent
 from ..webhooks.coalesce import group_of
 from .doors import Door
 from .service import Service
@@ -112,6 +113,7 @@ def row_of(door: Door, call: Call) -> Row:
         "headers": json.dumps(call.headers),
         "payload": call.payload,
         "reason": _refused(door, call, now),
+        "traceparent": traceparent(),
     }
     if not row["reason"] and (group := group_of(rule, now, call.body, call.headers)) is not None:
         assert rule.coalesce is not None  # else there are no groups

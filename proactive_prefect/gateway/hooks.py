@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, Field
 
+from ..tracing import SpanKind, span
 from ..webhooks.claims import proof_headers
 from ..webhooks.inbox import InboxClosed
 from ..webhooks.senders import DELIVERY_ID, delivery_id, greeting
@@ -134,7 +135,14 @@ async def receive(
         if isinstance(made, dict):
             count["greeted"] += 1
             return JSONResponse(made)
-        answer = await deliver(service, door, made)
+        rule = door.rule
+        about = {"proactive.rule.id": rule.id, "proactive.rule.kind": rule.kind, "proactive.owner": rule.owner}
+        # Only a caller who is known may tell which trace the call belongs to.
+        caller = request.headers.get("traceparent")
+        with span("webhook", kind=SpanKind.SERVER, parent=caller, attributes=about) as current:
+            answer = await deliver(service, door, made)
+            current.set_attribute("proactive.delivery.id", answer.delivery_id)
+            current.set_attribute("proactive.run.id", answer.run_id or "")
     except InboxClosed:
         count["failed"] += 1
         raise HTTPException(503, "the inbox is closed", {"Retry-After": str(RETRY_AFTER)}) from None

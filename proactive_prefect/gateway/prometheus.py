@@ -28,6 +28,7 @@ NAMES: dict[str, str] = {
     "proactive_ledger_due": "Occurrences that are due and have not started.",
     "proactive_ledger_running": "Occurrences whose run is at work.",
     "proactive_ledger_oldest_due_seconds": "How long the oldest of those that have not started is due.",
+    "proactive_ledger_deliveries_waiting": "Accepted webhook calls that have no run yet.",
     "proactive_ledger_unemitted_events": "Entries of the event log that Prefect has not been given yet.",
     "proactive_ledger_reconciled_seconds": "Since when the account has not been compared with Prefect's runs.",
     "proactive_gateway_uptime_seconds": "Since the start of this gateway.",
@@ -73,6 +74,7 @@ def _of_ledger(tallies: Tallies, depths: Depths, now: datetime) -> Iterator[Metr
             gauge.add_metric([kind], counts[kind])
         yield gauge
     yield _value("proactive_ledger_oldest_due_seconds", _age(depths.oldest_due, now))
+    yield _value("proactive_ledger_deliveries_waiting", depths.deliveries)
     yield _value("proactive_ledger_unemitted_events", depths.head.seq - depths.head.emitted)
     yield _value(
         "proactive_ledger_reconciled_seconds", _age(depths.reconciled, now) if depths.reconciled else float("inf")

@@ -33,6 +33,7 @@ _DEFAULTS: Row = {
     "attempts": 0,
     "settled_at": None,
     "replay_of": None,
+    "traceparent": None,
     "erased_at": None,
 }
 _WAITING = col(Delivery.status) == "waiting"

@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from .cursors import RECONCILED, read_cursor
 from .log import Head, read_head
-from .tables import OPEN, Occurrence
+from .tables import OPEN, Delivery, Occurrence
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Depths:
     running: Counter[str]
     oldest_due: datetime | None
     """The due time of the oldest occurrence that should have started, and is not held as missed."""
+    deliveries: int
+    """Accepted webhook calls that have no run yet."""
     head: Head
     reconciled: datetime | None
     """Up to when the account has been compared with Prefect's runs."""
@@ -31,9 +33,9 @@ class Depths:
 
 async def read_depths(session: AsyncSession, now: datetime) -> Depths:
     """What is open at `now`."""
-    found = Depths(
-        Counter(), Counter(), Counter(), None, await read_head(session), await read_cursor(session, RECONCILED)
-    )
+    missed: Counter[str] = Counter()
+    due: Counter[str] = Counter()
+    running: Counter[str] = Counter()
     query = (
         select(
             col(Occurrence.kind),
@@ -46,8 +48,17 @@ async def read_depths(session: AsyncSession, now: datetime) -> Depths:
         .group_by(col(Occurrence.kind), col(Occurrence.outcome), col(Occurrence.running))
     )
     waiting: list[datetime] = []
-    for kind, outcome, running, count, oldest in (await session.execute(query)).tuples():
-        (found.running if running else found.missed if outcome == "missed" else found.due)[kind] += count
-        if not running and outcome != "missed":
+    for kind, outcome, at_work, count, oldest in (await session.execute(query)).tuples():
+        (running if at_work else missed if outcome == "missed" else due)[kind] += count
+        if not at_work and outcome != "missed":
             waiting.append(oldest)
-    return Depths(found.missed, found.due, found.running, min(waiting, default=None), found.head, found.reconciled)
+    undispatched = select(func.count()).where(col(Delivery.status) == "waiting")
+    return Depths(
+        missed,
+        due,
+        running,
+        min(waiting, default=None),
+        int((await session.scalars(undispatched)).one()),
+        await read_head(session),
+        await read_cursor(session, RECONCILED),
+    )

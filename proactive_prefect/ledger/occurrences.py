@@ -19,6 +19,7 @@ from .outcomes import RESCHEDULED, RunRef, StateFact, join, join_deletion, judge
 from .resolutions import resolution_of, resolve
 from .tables import OPEN, Occurrence, Run
 from .tallies import tally_outcome
+from .wakes import wake_after
 
 
 async def apply(session: AsyncSession, ref: RunRef, facts: Iterable[StateFact], *, log_since: datetime) -> Occurrence:
@@ -34,7 +35,8 @@ async def apply(session: AsyncSession, ref: RunRef, facts: Iterable[StateFact], 
         join(run, fact)
         if fact.at >= log_since:
             events.append(of_state(ref, fact))
-    await append(session, [event for event in events if event is not None])
+    logged = await append(session, [event for event in events if event is not None])
+    await wake_after(session, logged)
     for fact in ordered:
         if fact.resolves is not None:
             await resolve(

@@ -226,6 +226,8 @@ class Delivery(SQLModel, table=True):
     """For a skip "code: text", also while it waits for its record in Prefect."""
     run_id: str | None = Field(default=None, sa_column=Column(Text))
     holder: str | None = Field(default=None, sa_column=Column(Text))
+    traceparent: str | None = Field(default=None, sa_column=Column(Text))
+    """The trace of the call, which its run goes on with."""
     due_at: datetime = Field(sa_column=Column(Utc, nullable=False))
     attempts: int = Field(default=0, sa_column=Column(Integer, nullable=False))
     settled_at: datetime | None = Field(default=None, sa_column=Column(Utc))
@@ -290,3 +292,34 @@ class Tally(SQLModel, table=True):
     kind: str = Field(sa_column=Column(CleanText, primary_key=True))
     label: str = Field(sa_column=Column(CleanText, primary_key=True))
     value: float = Field(sa_column=Column(Float(53), nullable=False))
+
+
+class Wake(SQLModel, table=True):
+    """A reason to wake one heartbeat rule, kept until a run that has been told it began."""
+
+    __tablename__ = "wakes"
+    __table_args__ = (
+        UniqueConstraint("rule_id", "key", name="uq_wakes_rule_id_key"),
+        Index(
+            "ix_wakes_waiting",
+            "rule_id",
+            postgresql_where=text("delivered_at IS NULL"),
+            sqlite_where=text("delivered_at IS NULL"),
+        ),
+    )
+    id: int | None = Field(default=None, sa_column=Column(_BIG_ID, primary_key=True, autoincrement=True))
+    rule_id: str = Field(sa_column=Column(CleanText, nullable=False))
+    """The heartbeat rule to be woken."""
+    key: str = Field(sa_column=Column(CleanText, nullable=False))
+    """Names the wake, whoever tells it how often: it is asked for once for each rule."""
+    mode: str = Field(sa_column=Column(CleanText, nullable=False))
+    """now, or next."""
+    reason: str = Field(sa_column=Column(CleanText, nullable=False))
+    session_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    asked_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    tried_now: bool = Field(default=False)
+    """A run of its own has been asked for: from then on it waits as `next` does."""
+    run_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    """The run that carries it."""
+    delivered_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    """When that run began, or when it was given up: the rule is gone."""

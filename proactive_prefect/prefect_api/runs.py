@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import OrchestrationResult
 from prefect.states import Cancelled, Cancelling, to_state_create
 
+from ..tracing import trace_labels
 from .client import PrefectApi, Refused
 
 __all__ = [
@@ -99,11 +100,11 @@ async def create_run(
     """Create a run of a deployment; with the key of an earlier one, that one is returned.
 
     `parameters` stand beside the deployment's own. `payload` is text, and stays text. `state` defaults to Scheduled
-    for now. Raises Refused, PrefectUnreachable.
+    for now. The run carries the current trace. Raises Refused, PrefectUnreachable.
     """
-    return await make_run(
-        api, deployment_id, NewRun(idempotency_key, name, parameters, payload, tags, state, cause, labels)
-    )
+    carried = {**(labels or {}), **trace_labels()}
+    run = NewRun(idempotency_key, name, parameters, payload, tags, state, cause, carried)
+    return await make_run(api, deployment_id, run)
 
 
 async def create_runs(api: PrefectApi, deployment_id: UUID | str, runs: Sequence[NewRun]) -> list[str | None]:

@@ -175,4 +175,15 @@ class Policies(_Part):
     )
     conditions: Conditions = Field(default_factory=Conditions)
     notifications: Notifications = Field(default_factory=Notifications)
+    session: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="The session that it belongs to: a heartbeat of a session is woken for that session only.",
+    )
+    wake_heartbeat: Literal["now", "next", "off"] | None = Field(
+        default=None,
+        description="When a run has ended: run the heartbeats of its session at once, give their next runs the reason, "
+        'or neither. Default: "next" for a rule with a session, else "off". A heartbeat wakes none.',
+    )
     capabilities: list[str] = Field(default_factory=list, description="What the action may use beyond its own call.")

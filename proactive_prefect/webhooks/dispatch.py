@@ -30,6 +30,7 @@ from ..prefect_api import PrefectApi, Refused
 from ..prefect_api.client import BUSY
 from ..prefect_api.runs import PAYLOAD_LABEL, NewRun, create_runs, find_runs, make_run
 from ..rules.models import WebhookRule
+from ..tracing import LABEL
 from .coalesce import close_group
 from .inbox import LEASE, Inbox
 from .pace import Pace
@@ -218,7 +219,7 @@ class Dispatcher:
 
     async def _create(self, target: Target, deliveries: Sequence[Delivery]) -> list[Settled]:
         skips = await asyncio.gather(*(self._judge(target, delivery) for delivery in deliveries))
-        runs = [_new_run(target.rule, delivery, skip) for delivery, skip in zip(deliveries, skips, strict=True)]
+        runs = [new_run(target.rule, delivery, skip) for delivery, skip in zip(deliveries, skips, strict=True)]
         ids: list[str | None] = [None] * len(runs)
         if len(runs) > 1:
             ids = await create_runs(self._api, target.deployment_id, runs)
@@ -303,15 +304,19 @@ def run_key(rule_id: str, delivery_id: str) -> str:
     return f"webhook {rule_id} {delivery_id}"
 
 
-def _new_run(rule: WebhookRule, delivery: Delivery, skip: Skip | None) -> NewRun:
+def new_run(rule: WebhookRule, delivery: Delivery, skip: Skip | None) -> NewRun:
+    """The run of a delivery, in the trace of its call: to start now, or ended already as skipped."""
     inline = len(delivery.payload) <= INLINE
+    labels = {} if inline else {PAYLOAD_LABEL: delivery.id}
+    if delivery.traceparent is not None:
+        labels[LABEL] = delivery.traceparent
     return NewRun(
         idempotency_key=run_key(rule.id, delivery.delivery_id),
         name=f"{rule.id}-{secrets.token_hex(4)}",
         payload=delivery.payload if inline else None,
         state=skipped(skip) if skip else None,
         cause="webhook",
-        labels=None if inline else {PAYLOAD_LABEL: delivery.id},
+        labels=labels,
     )
 
 

@@ -13,13 +13,21 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prometheus_client.parser import text_string_to_metric_families
 
 from proactive_prefect.gateway.app import create_app
+from proactive_prefect.gateway.delivery import Call, row_of
+from proactive_prefect.gateway.doors import Door
 from proactive_prefect.gateway.prometheus import NAMES
 from proactive_prefect.gateway.secrets import read_token
 from proactive_prefect.gateway.service import Service
 from proactive_prefect.ledger.occurrences import apply
+from proactive_prefect.rules.models import WebhookRule
 from proactive_prefect.settings import Settings
+from proactive_prefect.tracing import LABEL, span, traceparent
+from proactive_prefect.webhooks.dispatch import new_run
 from tests.ledger.histories import LONG_AGO, a_run, story
 from tests.support import free_port
+from tests.tracing import Spans, spans
+
+__all__ = ["spans"]
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = "/api/v1/ops/metrics/scheduling-runtime"
@@ -134,3 +142,20 @@ async def test_numbers_want_a_token_and_a_reader_may_see_them(settings: Settings
             assert (await client.get(path, headers={"Authorization": "Bearer wrong"})).status_code == 401
             reader = {"Authorization": f"Bearer {read_token(settings)}"}
             assert (await client.get(path, headers=reader)).status_code == 200
+
+
+async def test_a_call_carries_its_trace_into_the_inbox(settings: Settings, spans: Spans) -> None:
+    """The delivery keeps the trace of the call, and the run that is made of it goes on with it."""
+    rule = WebhookRule.model_validate({"id": "traced", "action": {"type": "command", "argv": ["true"]}})
+    door = Door(rule, "deployment", paused=False, secrets=(), closed=None)
+    with span("webhook", attributes={}):
+        told = traceparent()
+        row = row_of(door, Call("d1", {}, b"{}", {}, "{}"))
+    assert told is not None
+    async with serving(settings) as (app, client):
+        inbox = app.state.service.inbox
+        receipt = await inbox.accept(row)
+        assert receipt.delivery.traceparent == told
+        assert new_run(rule, receipt.delivery, None).body()["labels"][LABEL] == told
+        found = _samples((await client.get("/metrics")).text)
+    assert found["proactive_ledger_deliveries_waiting", ()] == 1

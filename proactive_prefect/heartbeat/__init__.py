@@ -1,0 +1,1 @@
+"""Waking heartbeats beside their own time, and how they did last."""
