@@ -12,7 +12,7 @@ from typing import Any
 
 import cyclopts
 
-from . import account, calendar, declare, deliveries, look, machine, operate
+from . import account, calendar, declare, deliveries, look, machine, operate, soak
 from .output import complain, hint_line
 
 _HELP = """Heartbeats, cron rules, scheduled skills and webhooks, declared in one file, run by Prefect.
@@ -60,7 +60,7 @@ _COMMANDS: tuple[tuple[cyclopts.Group, tuple[Callable[..., Any], ...]], ...] = (
             operate.cancel,
         ),
     ),
-    (_MACHINE, (machine.up, machine.doctor, machine.gateway, machine.worker)),
+    (_MACHINE, (machine.up, machine.doctor, machine.gateway, machine.worker, soak.soak)),
 )
 for _group, _members in _COMMANDS:
     for _command in _members:
