@@ -114,7 +114,8 @@ class Dispatcher:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(waker, *self._under_way, return_exceptions=True)
-            await self._give_back([delivery.id for delivery in self._inbox.ready], timedelta(0))
+            # Others need not wait for the leases to end; a run that was just made is found by its key.
+            await self._give_back(self._inbox.held_ids, timedelta(0))
 
     async def _forget(self) -> None:
         """Now and then delete what was settled before the retention."""

@@ -80,6 +80,11 @@ class Inbox:
         """How many deliveries are held here: ready, or under way."""
         return len(self._watched)
 
+    @property
+    def held_ids(self) -> list[str]:
+        """Which they are."""
+        return list(self._watched)
+
     async def accept(self, row: Row, same_within: timedelta = timedelta(0)) -> Receipt:
         """Commit a delivery, and return when it is safe. A `row` without `due_at` is to be dispatched at once.
 

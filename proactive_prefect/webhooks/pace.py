@@ -2,15 +2,17 @@
 
 Two things adapt. `calls` is how many calls may be under way: the embedded server's database has one writer, and a
 second one only makes it answer 503, while one on PostgreSQL bears many; nobody has to know which one it is. `size` is
-how many runs one call creates, so that it takes about a second: a burst costs few transactions, and others get turns.
+how many runs one call creates: a burst costs few transactions, and others get their turns.
 """
 
 from __future__ import annotations
 
 import random
 
-MOST_RUNS = 50
-_SHORT, _LONG = 0.7, 2.0  # seconds of a call
+# Each call costs Prefect a transaction, and on a busy machine it is the wait for that which takes long, not the runs:
+# so never few runs in a call, and fewer only where a call is so long that others cannot write.
+LEAST_RUNS, MOST_RUNS = 10, 50
+_SHORT, _LONG = 2.0, 8.0  # seconds of a call
 _MORE = 0.1  # of a call more, for each that went well
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 15.0  # seconds
 
@@ -20,7 +22,7 @@ class Pace:
 
     def __init__(self, most_calls: int) -> None:
         self.calls = float(most_calls)
-        self.size = 10.0
+        self.size = 25.0
         self.pause = 0.0
         self._most_calls = most_calls
 
@@ -29,7 +31,7 @@ class Pace:
         self.calls = min(float(self._most_calls), self.calls + _MORE)
         self.pause = 0.0
         if seconds > _LONG:
-            self.size = max(1.0, self.size / 2)
+            self.size = max(float(LEAST_RUNS), self.size / 2)
         elif seconds < _SHORT and count >= int(self.size):
             self.size = min(float(MOST_RUNS), self.size * 1.5)
 

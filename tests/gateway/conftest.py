@@ -51,6 +51,9 @@ HOOKS: list[dict[str, Any]] = [
     {"id": "asked", "when": "payload.go == true"},
     {"id": "off", "enabled": False},
     {"id": "one-at-a-time", "on_overlap": "skip"},
+    {"id": "bundled", "coalesce": {"key": "payload.repo", "window": "1s", "max_wait": "20s"}},
+    {"id": "asks", "wait": "30s"},
+    {"id": "deduped", "dedupe": "5m"},
     {"id": "github", "scheme": "github"},
     {
         "id": "rotated",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proactive_prefect.webhooks.pace import MOST_RUNS, Pace
+from proactive_prefect.webhooks.pace import LEAST_RUNS, MOST_RUNS, Pace
 
 
 def test_a_refusal_halves_the_calls_and_makes_them_wait_longer_each_time() -> None:
@@ -33,8 +33,8 @@ def test_calls_come_back_one_after_another() -> None:
     assert pace.calls == 4
 
 
-def test_a_call_creates_as_many_runs_as_take_about_a_second() -> None:
-    """More while full calls are quick, fewer when they are slow; a small call says nothing about large ones."""
+def test_a_call_creates_as_many_runs_as_leave_others_their_turn() -> None:
+    """More while full calls are quick, fewer when they are very slow; a small call says nothing about large ones."""
     pace = Pace(1)
     first = pace.size
     pace.took(1, 0.05)
@@ -42,8 +42,10 @@ def test_a_call_creates_as_many_runs_as_take_about_a_second() -> None:
     for _ in range(10):
         pace.took(int(pace.size), 0.3)
     assert pace.size == MOST_RUNS
-    pace.took(MOST_RUNS, 3)
+    pace.took(MOST_RUNS, 5)
+    assert pace.size == MOST_RUNS
+    pace.took(MOST_RUNS, 9)
     assert pace.size == MOST_RUNS / 2
     for _ in range(10):
         pace.took(int(pace.size), 9)
-    assert pace.size == 1
+    assert pace.size == LEAST_RUNS
