@@ -70,8 +70,9 @@ async def deliver(service: Service, door: Door, call: Call) -> Accepted:
     delivery = receipt.delivery
     ends = time.monotonic() + (rule.wait.total_seconds() if rule.wait else 0.0)
     # One that waits for others is dispatched later; else, on an idle machine, it is a matter of a moment.
-    idle = delivery.group_key is None and not inbox.backlog and inbox.held <= FEW
-    within = max(ends - time.monotonic(), ANSWER_SECONDS if idle else 0.0)
+    joins = delivery.status == "waiting" and delivery.group_key is not None
+    idle = not joins and not inbox.backlog and inbox.held <= FEW
+    within = max(ends - time.monotonic(), ANSWER_SECONDS if idle or delivery.status != "waiting" else 0.0)
     settled = await inbox.settled(delivery, within)
     status: Status = "accepted"
     run_id = reason = None

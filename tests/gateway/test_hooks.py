@@ -16,7 +16,7 @@ import pytest
 
 from proactive_prefect.prefect_api import PrefectApi
 from tests.conftest import Server, stop
-from tests.gateway.conftest import BLOCK_SECRET, ENV_SECRET, HOOKS, Gateway, start_gateway
+from tests.gateway.conftest import BLOCK_SECRET, ENV_SECRET, HOOKS, TOKEN, Gateway, start_gateway
 from tests.support import wait_until
 
 PROBLEM = "application/problem+json"
@@ -29,8 +29,13 @@ def call(http: httpx.Client, gateway: Gateway, rule_id: str, **keys: Any) -> htt
 
 
 async def payload_of(api: PrefectApi, answer: httpx.Response) -> Any:
-    """The payload parameter of the run that an answer names."""
-    return (await api.get(f"/flow_runs/{answer.json()['flow_run_id']}"))["parameters"]["payload"]
+    """What the run that an answer names gets: its parameter, or what was left for it in the inbox."""
+    payload = (await api.get(f"/flow_runs/{answer.json()['flow_run_id']}"))["parameters"].get("payload")
+    if payload is not None:
+        return payload
+    url = answer.request.url.join(f"/api/v1/proactive/deliveries/{answer.json()['delivery_id']}")
+    kept = httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"})
+    return json.dumps(kept.json()["payload"])
 
 
 async def test_a_call_with_the_secret_makes_a_run_with_the_body_as_its_payload(
