@@ -34,7 +34,8 @@ async def payload_of(api: PrefectApi, answer: httpx.Response) -> Any:
     if payload is not None:
         return payload
     url = answer.request.url.join(f"/api/v1/proactive/deliveries/{answer.json()['delivery_id']}")
-    kept = httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"})
+    async with httpx.AsyncClient() as operator:
+        kept = await operator.get(url, headers={"Authorization": f"Bearer {TOKEN}"})
     return json.dumps(kept.json()["payload"])
 
 
