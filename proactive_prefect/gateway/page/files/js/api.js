@@ -1,0 +1,63 @@
+// The gateway's API. What is asked goes by the session's cookie; the header says that it is this page that asks.
+
+const HEADERS = { "X-Proactive-Page": "1", Accept: "application/json" };
+
+/** What went wrong, in the gateway's own words. */
+export class Problem extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { cache: "no-store", credentials: "same-origin", ...options });
+  } catch {
+    throw new Problem(0, "the gateway does not answer");
+  }
+  if (answer.status === 401) {
+    location.reload(); // the session is over: the login form stands here then
+    throw new Problem(401, "the session is over");
+  }
+  const body = await answer.text();
+  let said = null;
+  try {
+    said = body ? JSON.parse(body) : null;
+  } catch {
+    said = null;
+  }
+  if (!answer.ok) throw new Problem(answer.status, said?.detail ?? `the gateway answered ${answer.status}`);
+  return said;
+}
+
+export const get = (path, params = {}) => {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(params)) {
+    for (const one of [value].flat()) query.append(name, one);
+  }
+  return ask(`${path}${query.size ? `?${query}` : ""}`, { headers: HEADERS });
+};
+
+export const post = (path, body) =>
+  ask(path, {
+    method: "POST",
+    headers: body === undefined ? HEADERS : { ...HEADERS, "Content-Type": "application/json" },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+
+const RULES = "api/v1/proactive/rules";
+
+export const session = () => get("api/v1/proactive/session");
+export const state = () => get("api/v1/proactive/state");
+export const rules = (ids) => get(RULES, ids ? { rule: ids } : {});
+export const missed = () => get("api/v1/proactive/missed", { limit: 500 });
+export const why = (rule, at) => get("api/v1/proactive/why", { rule, at });
+export const latest = (since, limit) => get("api/v1/ops/scheduling/events", { since_seq: since, limit });
+export const calendar = (start, end) =>
+  get("api/v1/ops/calendar/events", { start: start.toISOString(), end: end.toISOString() });
+
+export const tell = (rule, what) => post(`${RULES}/${encodeURIComponent(rule)}/${what}`);
+export const resolve = (decision) => post("api/v1/proactive/missed/resolve", decision);
+export const logout = () => post("logout");
