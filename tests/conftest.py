@@ -19,9 +19,9 @@ from .support import free_port, wait_until_sync
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the Prefect server, so that `make check` can leave it to `make test`."""
+    """Mark what needs the Prefect server or a browser, so that `make check` can leave it to `make test`."""
     for item in items:
-        if {"prefect_server", "life", "running"} & set(getattr(item, "fixturenames", ())):
+        if {"prefect_server", "life", "running", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
 
 

@@ -112,6 +112,13 @@ id = "crashing"
 every = "40s"
 {call("crashing")}
 
+[[heartbeat]]
+id = "by-hand"
+every = "24h"
+on_missed = "ask"
+on_overlap = "allow"
+{call("tick")}
+
 [[cron]]
 id = "each-minute"
 cron = "* * * * *"

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 import uvicorn
 from fastapi import APIRouter, FastAPI
 
+from proactive_prefect.calendar.calendar import Calendar
+from proactive_prefect.gateway import page
 from proactive_prefect.gateway.problems import answer_with_problems
 from proactive_prefect.gateway.push import Push
 from proactive_prefect.gateway.samples import Samples
 from proactive_prefect.ledger.db import Ledger
+from proactive_prefect.prefect_api import PrefectApi
 from proactive_prefect.settings import Settings
 from tests.support import free_port, wait_until
 
@@ -26,23 +29,27 @@ class Known:
 
     settings: Settings
     ledger: Ledger
+    looking: PrefectApi | None = None
     samples: Samples = field(init=False)
     push: Push = field(init=False)
+    calendar: Calendar = field(init=False)
 
     def __post_init__(self) -> None:
         self.samples = Samples()
         self.push = Push(self.ledger, self.samples)
+        self.calendar = Calendar(self.ledger, self.settings)
 
 
 @contextlib.asynccontextmanager
-async def serving(known: Known, *routers: APIRouter) -> AsyncIterator[str]:
-    """Serve the routers on a free port, and follow the log, until the block ends; gives the URL."""
+async def serving(known: Known, *routers: APIRouter, port: int = 0) -> AsyncIterator[str]:
+    """Serve the routers and the page's files, and follow the log, until the block ends; gives the URL."""
     app = FastAPI()
     app.state.service = known
     answer_with_problems(app)
     for router in routers:
         app.include_router(router)
-    port = free_port()
+    app.mount("/page", page.files())
+    port = port or free_port()
     config = uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=3, http="h11")
     server = uvicorn.Server(config)
     tasks = [asyncio.create_task(server.serve()), asyncio.create_task(known.push.watch())]

@@ -5,7 +5,7 @@ import { grid } from "./grid.js";
 import { h, redraw } from "./dom.js";
 import { loadCalendar } from "./load.js";
 import { matches, note, range, store, VIEWS, writeAddress } from "./store.js";
-import { dayStart, longDay, shortDay, zone } from "./time.js";
+import { days as between, dayStart, longDay, zone } from "./time.js";
 
 const body = () => document.getElementById("calendar-body");
 
@@ -13,7 +13,7 @@ export function draw() {
   drawViews();
   const { start, end, days } = range();
   const last = dayStart(end, -1);
-  const said = days === 1 ? longDay(start) : `${shortDay(start)} – ${longDay(last)}`;
+  const said = days === 1 ? longDay(start) : between(start, last);
   document.getElementById("calendar-range").textContent = said;
   document.getElementById("calendar-range").title = `times in ${zone}`;
   const shown = store.calendar;

@@ -22,12 +22,12 @@ function facts(entry) {
   const at = entry.scheduled_at_utc;
   const took = entry.started_at && entry.ended_at ? (new Date(entry.ended_at) - new Date(entry.started_at)) / 1000 : null;
   const url = runUrl(entry.run_id);
-  const title = entry.title && entry.title !== entry.source_ref ? entry.title : null;
+  const about = entry.title?.replace(`${entry.source_ref}: `, "");
   return h(
     "dl",
     { class: "facts" },
     pair("Outcome", sign(became), ` ${word(became)}`),
-    title && pair("About", title),
+    about && about !== entry.source_ref && pair("About", about),
     pair("Kind", entry.source),
     entry.always_running
       ? pair("Due", `from ${short(at)} to ${short(entry.scheduled_until_utc ?? at)}`)

@@ -80,12 +80,18 @@ function chips(entries, day, most, goToDay) {
   );
 }
 
+const GRAVE = ["failed", "timed_out", "unknown", "missed"];
+
+/** How many of a day's occurrences went wrong, by their signs. */
+function worst(entry) {
+  return GRAVE.filter((one) => entry.counts?.[one]).map((one) => [sign(one), `${entry.counts[one]} `]);
+}
+
 /** A row of the calendar as a button that tells the rest. */
 export function chip(entry) {
   const became = outcomeOf(entry);
   const many = entry.always_running ? Object.values(entry.counts ?? {}).reduce((sum, one) => sum + one, 0) : 0;
-  const bad = ["failed", "timed_out", "unknown", "missed"].filter((one) => entry.counts?.[one]);
-  const counted = bad.map((one) => `${entry.counts[one]} ${word(one)}`).join(", ");
+  const counted = Object.entries(entry.counts ?? {}).map(([one, n]) => `${n} ${word(one)}`).join(", ");
   return h(
     "button",
     {
@@ -94,13 +100,12 @@ export function chip(entry) {
       "data-key": `entry-${entry.event_id}`,
       "data-entry": entry.event_id,
       "aria-haspopup": "dialog",
-      title: entry.reason || null,
+      title: [entry.source_ref, counted, entry.reason].filter(Boolean).join(" · "),
       on: { click: () => showEntry(entry) },
     },
     sign(became),
     !entry.always_running && h("time", { datetime: entry.scheduled_at_utc }, clock(entry.scheduled_at_utc)),
     h("span", { class: "name" }, entry.source_ref),
-    many > 0 && h("span", { class: "dim" }, `× ${many}`),
-    counted && h("span", { class: "dim" }, counted),
+    many > 0 && h("span", { class: "many" }, worst(entry), `×${many}`),
   );
 }

@@ -57,7 +57,7 @@ function badge(rule) {
 
 function next(rule) {
   const [first, ...later] = rule.next_fires;
-  if (!first) return h("span", { class: "dim" }, rule.status === "active" ? "when called" : "–");
+  if (!first) return h("span", { class: "dim" }, "–");
   if (later.length === 0) return relative(first);
   return h(
     "details",

@@ -46,6 +46,9 @@ export function drawLatest() {
   });
 }
 
+/** "run failed", without the kind, which stands beside it. */
+const happened = (event) => event.event_type.replace(`${event.source}_`, "").replaceAll("_", " ");
+
 function logged(event) {
   const { message, run_id: run } = event.payload;
   return h(
@@ -59,7 +62,7 @@ function logged(event) {
         "div",
         {},
         link(runUrl(run), { class: "name" }, event.source_ref),
-        h("span", { class: "dim", title: exact(event.occurred_at_utc) }, ` ${event.event_type.replaceAll("_", " ")}`),
+        h("span", { class: "dim", title: exact(event.occurred_at_utc) }, ` ${happened(event)}`),
       ),
       message && h("div", { class: "said" }, message),
     ),

@@ -10,12 +10,17 @@ const longFormat = new Intl.DateTimeFormat(undefined, {
   weekday: "long", day: "numeric", month: "long", year: "numeric",
 });
 
+const rangeFormat = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "long", year: "numeric" });
+
 export const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 export const clock = (at) => clockFormat.format(new Date(at));
 export const exact = (at) => exactFormat.format(new Date(at));
 export const shortDay = (at) => dayFormat.format(new Date(at));
 export const longDay = (at) => longFormat.format(new Date(at));
+
+/** "16–22 November 2026". */
+export const days = (from, to) => rangeFormat.formatRange(new Date(from), new Date(to));
 
 /** "14:05" on the same day, else "Mon 3 Mar, 14:05". */
 export function short(at) {

@@ -1,0 +1,61 @@
+"""The page before a whole running project: what it asks for is done, and seen to be done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.async_api import expect
+
+from ..gateway.browsing import browsing, chromium, is_live
+from ..support import wait_until
+from .conftest import Life
+
+PATIENT = 120_000  # milliseconds
+
+
+@pytest.fixture
+def browser() -> None:
+    """These tests need one."""
+
+
+@pytest.mark.usefixtures("browser")
+async def test_an_operator_approves_a_missed_run_and_sees_it_run(life: Life) -> None:
+    """A run that was due an hour ago waits in the queue; approved, it runs with that time, and the page shows it."""
+    due = (datetime.now(UTC) - timedelta(hours=1)).replace(microsecond=0)
+    found = life.prefect("/deployments/filter", {"deployments": {"name": {"any_": ["by-hand"]}}})
+    late = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
+    made = life.prefect(
+        f"/deployments/{found[0]['id']}/create_flow_run", {"state": late, "labels": {"proactive.cause": "schedule"}}
+    )
+    async with chromium() as browser, browsing(browser) as (tab, heard):
+        await tab.goto(f"{life.up['gateway_url']}/?token={life.up['token']}")
+        await is_live(tab)
+        row = tab.locator("#missed-body .row", has_text="by-hand")
+        await expect(row).to_be_visible(timeout=PATIENT)
+        await row.get_by_role("button", name="Run").click()
+        await expect(row).to_have_count(0, timeout=PATIENT)
+        rule = tab.locator('[data-rule="by-hand"] .last')
+        await expect(rule).to_contain_text("completed", timeout=PATIENT)
+        await expect(rule).to_contain_text(f"by-hand was due at {due.isoformat()}")
+        assert heard.complaints() == []
+    run = life.prefect("/flow_runs/filter", {"flow_runs": {"id": {"any_": [made["id"]]}}})[0]
+    assert run["state"]["name"] == "Completed"
+    why = life.command("why", "by-hand", due.isoformat(), "--json")
+    assert '"page"' in why.stdout, why.stdout
+
+
+@pytest.mark.usefixtures("browser")
+async def test_an_operator_pauses_resumes_and_runs_a_rule(life: Life) -> None:
+    """By the buttons of the page; what Prefect then says comes back to it by itself."""
+    async with chromium() as browser, browsing(browser) as (tab, _):
+        await tab.goto(f"{life.up['gateway_url']}/?token={life.up['token']}")
+        await is_live(tab)
+        rule = tab.locator('[data-rule="by-hand"]')
+        await rule.get_by_role("button", name="Pause").click()
+        await expect(rule.locator(".badge")).to_have_text("paused", timeout=PATIENT)
+        await rule.get_by_role("button", name="Resume").click()
+        await expect(rule.locator(".badge")).to_have_count(0, timeout=PATIENT)
+        before = len(life.runs("by-hand", "Completed"))
+        await rule.get_by_role("button", name="Run now").click()
+        await wait_until(lambda: len(life.runs("by-hand", "Completed")) > before, what="it ran", timeout=120, every=1)
