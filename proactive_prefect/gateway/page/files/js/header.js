@@ -42,11 +42,17 @@ function notices() {
   return found;
 }
 
+/** Let the fields say what is filtered by. */
+export function showFilter() {
+  const form = document.getElementById("filters");
+  for (const [name, value] of Object.entries(store.filter)) form.elements[name].value = value;
+}
+
 export function ready() {
   const form = document.getElementById("filters");
   const choice = document.getElementById("filter-outcome");
   choice.append(...Object.keys(OUTCOMES).filter((one) => one !== "expected").map((one) => h("option", { value: one }, word(one))));
-  for (const [name, value] of Object.entries(store.filter)) form.elements[name].value = value;
+  showFilter();
   const apply = () => {
     note({ filter: Object.fromEntries(Object.keys(store.filter).map((name) => [name, form.elements[name].value.trim()])) });
     writeAddress();

@@ -42,6 +42,12 @@ async function start() {
   calendar.ready();
   dialog.ready();
   document.addEventListener("keydown", pressed);
+  addEventListener("hashchange", () => {
+    readAddress();
+    header.showFilter();
+    note();
+    loadAll();
+  });
   setInterval(tick, TICK);
   setInterval(note, DRAW);
   note();

@@ -59,7 +59,8 @@ function bulk(items, selected) {
   return h(
     "div",
     { class: "bulk", role: "group", "aria-label": "Decide about the chosen ones" },
-    h("label", {}, box, none ? ` All ${open.length}` : ` ${selected.length} chosen`),
+    h("label", {}, box, ` All ${open.length}`),
+    h("span", { class: "dim chosen" }, !none && `${selected.length} chosen`),
     act("approve", "Approve and run", approve, { class: "small primary" }),
     act("reschedule", "Reschedule…", reschedule, { class: "small" }),
     act("delete", "Delete…", drop, { class: "small" }),

@@ -65,6 +65,6 @@ export function readAddress() {
   const said = new URLSearchParams(location.hash.slice(1));
   if (said.get("view") in VIEWS) store.view = said.get("view");
   const date = new Date(`${said.get("date")}T00:00`);
-  if (!Number.isNaN(date.getTime())) store.date = date;
+  store.date = Number.isNaN(date.getTime()) ? dayStart(new Date()) : date;
   for (const name of Object.keys(store.filter)) store.filter[name] = said.get(name) ?? "";
 }
