@@ -150,6 +150,7 @@ def _in_words(event: Event) -> str:
 
 
 def instant(text: str) -> datetime:
+    """The instant that somebody wrote. Raises InputError."""
     from ..errors import InputError
 
     try:

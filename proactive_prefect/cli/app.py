@@ -12,7 +12,7 @@ from typing import Any
 
 import cyclopts
 
-from . import account, calendar, declare, deliveries, look, machine, operate, soak
+from . import account, calendar, declare, deliveries, look, machine, missed, operate, soak
 from .output import complain, hint_line
 
 _HELP = """Heartbeats, cron rules, scheduled skills and webhooks, declared in one file, run by Prefect.
@@ -62,6 +62,8 @@ _COMMANDS: tuple[tuple[cyclopts.Group, tuple[Callable[..., Any], ...]], ...] = (
     ),
     (_MACHINE, (machine.up, machine.doctor, machine.gateway, machine.worker, soak.soak)),
 )
+missed.app.group = (_SERVER,)
+app.command(missed.app)
 for _group, _members in _COMMANDS:
     for _command in _members:
         app.command(_command, name=_command.__name__.strip("_"), group=_group)

@@ -88,7 +88,8 @@ def _stage(run: FlowRun) -> Stage:
         return "running"
     if state.is_paused():
         return "held" if state.state_details.pause_reschedule else "running"
-    held_then_cancelled = state.is_cancelled() and MISSED in (run.empirical_policy.pause_keys or ())
+    was_held = any(key.startswith(MISSED) for key in run.empirical_policy.pause_keys or ())
+    held_then_cancelled = state.is_cancelled() and was_held
     if (state.is_cancelled() and state.name == SKIPPED) or held_then_cancelled or not run.total_run_time:
         return "settled"
     return "ran"

@@ -149,7 +149,9 @@ def decide(rule: RuleBase, occurrence: Occurrence, facts: Facts) -> Decision:
     # What runs late by decision is not to blame for what ran while nobody looked; else all the time since due counts.
     since = start if is_late else occurrence.due
     if busy := _overlap(rule, occurrence, others, since, start):
-        return busy
+        # What catches up waits for what is at work, which may be catching up too, rather than give way to it.
+        catches_up = is_late and rule.on_missed in ("run", "latest") and rule.on_overlap != "queue_one"
+        return Hold(f"it runs in its turn ({rule.on_missed}); {busy.text}") if catches_up else busy
     if rule.on_overlap == "cancel_running":
         return Run(cancel=tuple(run.run_id for run in _at_work(occurrence, others, start, start)))
     return Run()

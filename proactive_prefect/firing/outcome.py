@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC
+from uuid import uuid4
 
 from prefect.client.schemas.objects import State, StateDetails, StateType
 from prefect.states import Cancelled, Completed, Failed
@@ -38,7 +39,8 @@ def missed(hold: Hold) -> State[None]:
         type=StateType.PAUSED,
         name=MISSED,
         message=_short(f"{hold}. Resume runs it, Cancel drops it."),
-        state_details=StateDetails(pause_reschedule=True, pause_key=MISSED),
+        # Prefect takes a key once, and a run that catches up may have to wait more than once.
+        state_details=StateDetails(pause_reschedule=True, pause_key=f"{MISSED} {uuid4()}"),
     )
 
 

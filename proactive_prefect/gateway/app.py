@@ -15,6 +15,7 @@ from ..calendar.calendar import Calendar
 from ..heartbeat.wake import keep_waking
 from ..ledger.db import open_ledger
 from ..ledger.feed import feed
+from ..missed.sweep import sweep
 from ..prefect_api import connect
 from ..rules.durations import parse_duration
 from ..settings import Settings
@@ -47,6 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
             connect(once) as dispatching,
             connect(look) as looking,
             connect(settings) as feeding,
+            connect(settings) as sweeping,
         ):
             doors, samples = Doors(looking, settings), Samples()
             push, inbox = Push(ledger, samples), Inbox(ledger)
@@ -60,6 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
                 "feed": feed(feeding, ledger, stop, settings),
                 "dispatch": Dispatcher(dispatching, inbox, doors, keep).work(stop),
                 "wakes": keep_waking(looking, ledger, stop),
+                "sweep": sweep(sweeping, ledger, stop, settings),
             }
             async with at_work(stop, watches, works):
                 yield

@@ -60,7 +60,7 @@ async def list_missed(
     rule: Annotated[str | None, _RULE] = None,
     before: Annotated[AwareDatetime | None, _BEFORE] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = LIMIT,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Annotated[int, Query(ge=0, le=2**40)] = 0,
 ) -> MissedQueue:
     """The missed runs that wait, oldest first, with what becomes of each; and what was left out."""
     chosen: dict[str, Any] = {"rule_ids": [rule] if rule else None, "before": before}

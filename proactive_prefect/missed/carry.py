@@ -33,7 +33,8 @@ from .expected import read_rule
 log = logging.getLogger("proactive.missed")
 
 _RANK = {"high": 0, "normal": 1, "low": 2}
-# A run that was let go and is still held after this was let go by a process that died before it told Prefect.
+# A run that was let go and is held after this: the process died before it told Prefect, or the gate held it again,
+# since its rule was at work.
 _AGAIN = timedelta(seconds=30)
 _BATCH = 50  # calls to Prefect in one go: who asks need not wait for more
 
@@ -56,6 +57,9 @@ async def carry_out(ledger: Ledger, api: PrefectApi, settings: Settings) -> bool
     more = await _carry_others(ledger, api)
     async with ledger.write() as session:
         await lock_log(session)
+        for stuck in await _stuck(session, datetime.now(UTC) - _AGAIN):
+            stuck.carried_at = None
+        await session.flush()
         room = settings.missed_at_once - await count_in_flight(session)
         busy = await _busy_rules(session)
         rules = await _rules(session)
@@ -70,7 +74,6 @@ async def carry_out(ledger: Ledger, api: PrefectApi, settings: Settings) -> bool
         now = datetime.now(UTC)
         for turn in taken:
             (await _resolution(session, turn.occurrence_id)).carried_at = now
-        again = await _stuck(session, now - _AGAIN)
     for number, turn in enumerate(taken):
         try:
             await _let_go(api, turn.run_id)
@@ -79,8 +82,6 @@ async def carry_out(ledger: Ledger, api: PrefectApi, settings: Settings) -> bool
                 for later in taken[number:]:
                     (await _resolution(session, later.occurrence_id)).carried_at = None
             raise
-    for run_id in again:
-        await _let_go(api, run_id)
     return more
 
 
@@ -155,10 +156,11 @@ async def _busy_rules(session: AsyncSession) -> set[str]:
     return set(rows.all())
 
 
-async def _stuck(session: AsyncSession, before: datetime) -> Sequence[str]:
+async def _stuck(session: AsyncSession, before: datetime) -> Sequence[Resolution]:
+    """The approvals that were carried out and whose run is held all the same: they get another turn."""
     rows = await session.scalars(
-        select(col(Run.run_id))
-        .join(Resolution, col(Resolution.run_id) == col(Run.run_id))
+        select(Resolution)
+        .join(Run, col(Resolution.run_id) == col(Run.run_id))
         .where(
             col(Resolution.action) == "approve_backfill_run",
             col(Resolution.carried_at) < before,

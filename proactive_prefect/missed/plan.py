@@ -51,13 +51,22 @@ class LeftOutOf:
 
 
 @dataclass(frozen=True)
+class Late:
+    """A run that nobody has started in time."""
+
+    run_id: str
+    rule_id: str
+    due: datetime
+
+
+@dataclass(frozen=True)
 class Plan:
-    """One round: the gaps, by due time; what is left out; and the ids of late runs that nobody has started."""
+    """One round: the gaps, by due time; what is left out; and the late runs, the oldest first."""
 
     at: datetime
     gaps: tuple[Gap, ...] = ()
     left_out: tuple[LeftOutOf, ...] = ()
-    late: tuple[str, ...] = ()
+    late: tuple[Late, ...] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -157,7 +166,7 @@ async def _count_ran(session: AsyncSession, rule_id: str) -> int:
     return (await session.scalars(query)).one()
 
 
-async def _late(session: AsyncSession, rules: dict[str, Rule | None], now: datetime) -> tuple[str, ...]:
+async def _late(session: AsyncSession, rules: dict[str, Rule | None], now: datetime) -> tuple[Late, ...]:
     """The runs that wait past their grace and were never started, the oldest first."""
     query = (
         select(col(Run.run_id), col(Occurrence.rule_id), col(Occurrence.due))
@@ -173,7 +182,7 @@ async def _late(session: AsyncSession, rules: dict[str, Rule | None], now: datet
         .order_by(col(Occurrence.due))
     )
     return tuple(
-        run_id
+        Late(run_id, rule_id, due)
         for run_id, rule_id, due in (await session.execute(query)).tuples()
         if (rule := rules.get(rule_id)) is None or due + rule.grace < now
     )

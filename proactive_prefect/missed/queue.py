@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, assert_never
 
 from pydantic import BaseModel, Field
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from ..ledger.tables import LeftOut, Occurrence, Run
+from ..firing.gate import Decision, Hold, Run, Skip
+from ..ledger.tables import LeftOut, Occurrence
+from ..ledger.tables import Run as FlowRun
 from ..ledger.versions import latest_versions
 from ..prefect_api.links import run_url
 from ..settings import Settings
 from .carry import count_in_flight, turns
 from .expected import read_rule
+from .plan import make_plan
 
 LIMIT = 200
+_ON_MISSED = {
+    "ask": "waits for a decision",
+    "run": "runs in its turn",
+    "latest": "runs in its turn, if it is the latest",
+    "skip": "is skipped",
+}
 # How long the list goes on saying what was left out.
 _REMEMBERED = timedelta(days=30)
 
@@ -54,6 +63,14 @@ class LeftOutItem(BaseModel):
     reason: str
 
 
+class Preview(BaseModel):
+    """A due time that was not kept and that no round of the sweep has found yet."""
+
+    rule_id: str
+    due: datetime
+    will: str = Field(description="What becomes of it.")
+
+
 class MissedQueue(BaseModel):
     """What waits, oldest first; `total` counts also what is beyond the list."""
 
@@ -85,8 +102,8 @@ async def read_queue(
         wanted.append(col(Occurrence.due) < before)
     total = (await session.scalars(select(func.count()).select_from(Occurrence).where(*wanted))).one()
     rows = await session.execute(
-        select(Occurrence, col(Run.held_message))
-        .outerjoin(Run, col(Run.run_id) == col(Occurrence.run_id))
+        select(Occurrence, col(FlowRun.held_message))
+        .outerjoin(FlowRun, col(FlowRun.run_id) == col(Occurrence.run_id))
         .where(*wanted)
         .order_by(col(Occurrence.due), col(Occurrence.id))
         .limit(limit)
@@ -127,6 +144,32 @@ async def read_queue(
         items=items,
         left_out=await _left_out(session, now, rule_ids),
     )
+
+
+async def preview(
+    session: AsyncSession, settings: Settings, now: datetime, *, rule_ids: Sequence[str] | None = None
+) -> list[Preview]:
+    """What the next round of the sweep finds, if nothing runs before it does, and what becomes of each."""
+    plan = await make_plan(session, now, settings.missed_limit)
+    latest = await latest_versions(session)
+    found = [
+        Preview(rule_id=gap.rule.id, due=gap.due, will=_will(gap.decision, gap.rule.on_missed)) for gap in plan.gaps
+    ]
+    for late in plan.late:
+        rule = read_rule(latest[late.rule_id].snapshot) if late.rule_id in latest else None
+        found.append(Preview(rule_id=late.rule_id, due=late.due, will=_ON_MISSED[rule.on_missed if rule else "ask"]))
+    wanted = None if rule_ids is None else set(rule_ids)
+    return sorted((one for one in found if wanted is None or one.rule_id in wanted), key=lambda one: one.due)
+
+
+def _will(decision: Decision, on_missed: str) -> str:
+    match decision:
+        case Skip():
+            return f"is skipped: {decision}"
+        case Hold() | Run():
+            return _ON_MISSED[on_missed]
+        case _:
+            assert_never(decision)
 
 
 async def _left_out(session: AsyncSession, now: datetime, rule_ids: Sequence[str] | None) -> list[LeftOutItem]:

@@ -108,7 +108,7 @@ class Sweeper:
         await note_left_out(self._ledger, plan.left_out, now)
         await note_skips(self._ledger, [gap for gap in plan.gaps if isinstance(gap.decision, Skip)], now)
         await self._make([gap for gap in plan.gaps if not isinstance(gap.decision, Skip)])
-        await self._settle_late(plan.late, now)
+        await self._settle_late([late.run_id for late in plan.late], now)
         await self._drop_stale(now)
         async with self._ledger.read() as session:
             by_rule = await held_by_rule(session)

@@ -144,7 +144,8 @@ def test_what_runs_late_by_decision_meets_only_what_runs_then() -> None:
     late = occurrence(started=7200)
     assert decide(rule(on_missed="run"), late, facts(since, now=7200)) == Run()
     at_work = other("running", due=7100, began=7101)
-    assert code(decide(rule(on_missed="run"), late, facts(at_work, now=7200))) == "overlap"
+    assert isinstance(decide(rule(on_missed="run"), late, facts(at_work, now=7200)), Hold)
+    assert code(decide(rule(on_missed="ask"), late, facts(at_work, now=7200, approved=True))) == "overlap"
 
 
 def test_a_run_that_began_later_or_did_nothing_stands_in_nobodys_way() -> None:
@@ -298,3 +299,22 @@ def test_before_the_run_has_started_everything_that_has_begun_is_earlier() -> No
     assert code(decide(rule(), asked, facts(other("running", due=0.5, began=0.5, scheduled=False)))) == "overlap"
     assert decide(rule(), asked, facts()) == Run()
     assert code(decide(rule(), asked, facts(now=3600))) == "Hold"
+
+
+def test_a_queued_run_is_not_late_while_it_waits_for_the_run_before_it() -> None:
+    """Also while that is at work; after it has ended, a grace and the time of Prefect's own tries count."""
+    queue = rule(on_overlap="queue_all", grace="60s")
+    at_work = other("running", due=-600, began=-599)
+    assert decide(queue, occurrence(started=None), facts(at_work, now=3600)) == Run()
+    ended = other("ran", due=-600, began=-599, ended=1000)
+    assert decide(queue, occurrence(started=None), facts(ended, now=1100)) == Run()
+    assert isinstance(decide(queue, occurrence(started=None), facts(ended, now=1200)), Hold)
+
+
+def test_what_is_too_old_to_be_worth_running_is_stale() -> None:
+    """Whatever the rule does with what it missed."""
+    for on_missed in ("ask", "run", "latest", "skip"):
+        given = rule(on_missed=on_missed, stale_after="1h")
+        assert code(decide(given, occurrence(started=None), facts(now=3601))) == "stale"
+    assert isinstance(decide(rule(stale_after="1h"), occurrence(started=None), facts(now=3600)), Hold)
+    assert decide(rule(stale_after="1h"), occurrence(started=None), facts(now=9999, approved=True)) == Run()

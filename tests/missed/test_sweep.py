@@ -1,0 +1,189 @@
+"""The sweep, on a real Prefect server: ten hours of an hourly rule, of which Prefect had made three runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prefect.states import Completed, Pending, Running, Scheduled
+
+from proactive_prefect.ledger.db import open_ledger
+from proactive_prefect.ledger.log import read_events
+from proactive_prefect.missed.carry import carry_out
+from proactive_prefect.missed.resolve import resolve_missed
+from proactive_prefect.prefect_api import connect
+from proactive_prefect.prefect_api.runs import cancel_run, create_run, run_states, set_state
+from proactive_prefect.rules.models import to_snapshot
+from proactive_prefect.settings import Settings
+from tests.conftest import Server
+from tests.gateway.conftest import forget, rulebook
+
+from .outage import HOUR, Outage
+
+
+@pytest.fixture
+async def outage(prefect_server: Server, tmp_path: Path) -> AsyncIterator[Outage]:
+    """An outage that has just ended; its rules are gone after the test."""
+    settings = Settings(home=tmp_path / "home", missed_at_once=2)
+    async with open_ledger(settings) as ledger, connect(settings) as api:
+        made = Outage(api, ledger, settings)
+        try:
+            yield made
+        finally:
+            await forget(made.project)
+
+
+async def test_each_hour_is_missed_once_and_decided_once(outage: Outage) -> None:
+    """Seven that Prefect never made beside three that it had: ten are Missed, and what is decided stays decided."""
+    await outage.begin({"id": "disk"})
+    assert len(await outage.runs("disk")) == 3
+    found = await outage.round()
+    assert (len(found.gaps), len(found.late)) == (7, 3)
+    runs = await outage.runs("disk")
+    assert [run.expected_start_time for run in runs] == outage.due
+    assert await outage.states("disk") == ["Missed"] * 10
+    account = await outage.account("disk")
+    assert [(one.due, one.outcome, one.run_id) for one in account] == [
+        (due, "missed", str(run.id)) for due, run in zip(outage.due, runs, strict=True)
+    ]
+
+    async def decide(number: int, action: str, target: datetime | None = None) -> None:
+        [answer] = await resolve_missed(
+            outage.ledger,
+            outage.api,
+            outage.settings,
+            [account[number].id or 0],
+            action,  # type: ignore[arg-type]
+            by="ada",
+            via="api",
+            target=target,
+        )
+        assert (answer.status, answer.carried_out) == ("resolved", True)
+
+    await decide(0, "approve_backfill_run")
+    await decide(1, "reschedule", datetime.now(UTC) + HOUR)
+    await decide(2, "delete_missed")
+    # What people do in Prefect's own UI.
+    await outage.api.post(f"/flow_runs/{runs[3].id}/resume", {})
+    await cancel_run(outage.api, runs[4].id)
+    await outage.api.delete(f"/flow_runs/{runs[5].id}")
+    await outage.look()
+    wanted = ["approved", "rescheduled", "deleted", "approved", "deleted", "deleted", *["missed"] * 4]
+    assert await outage.outcomes("disk") == wanted
+    assert (await outage.states("disk"))[:5] == ["Resuming", "Rescheduled", "Cancelled", "Resuming", "Cancelled"]
+    for _ in range(2):
+        assert (await outage.round()).is_empty
+    assert await outage.outcomes("disk") == wanted
+    assert len(await outage.runs("disk")) == 9
+    async with outage.ledger.read() as session:
+        logged = list(await read_events(session, rule_id=outage.id("disk"), limit=1000))
+    assert sum(event.event_type == "heartbeat_missed" for event in logged) == 10
+    resolved = [event.payload for event in logged if event.event_type == "missed_resolved"]
+    assert [one["resolved_by"] for one in sorted(resolved, key=lambda one: one["due"])] == ["ada"] * 3 + ["prefect"] * 3
+
+    # An approved one runs for its original time, as its rule was then.
+    run = (await outage.runs("disk"))[0]
+    assert run.expected_start_time == outage.due[0]
+    for state in (Pending(), Running(), Completed(message="caught up")):
+        await set_state(outage.api, run.id, state)
+    await outage.look()
+    first = (await outage.account("disk"))[0]
+    assert (first.outcome, first.reason) == ("completed", "caught up")
+
+
+async def test_two_sweeps_at_once_and_one_that_died_leave_one_run_each(outage: Outage) -> None:
+    """A run that was made, and whose maker died before it was held, is held by the next round."""
+    await outage.begin({"id": "disk"}, made_ahead=0)
+    rule = rulebook({"kind": "heartbeat", "every": "1h", "id": outage.id("disk")}).rules[0]
+    due = outage.due[4]
+    await create_run(
+        outage.api,
+        outage.deployments["disk"],
+        idempotency_key=f"missed {rule.id} {due.isoformat()}",
+        parameters={"rule": to_snapshot(rule)},
+        state=Scheduled(scheduled_time=due),
+        cause="schedule",
+    )
+    await asyncio.gather(outage.round(), outage.round())
+    assert [run.expected_start_time for run in await outage.runs("disk")] == outage.due
+    assert await outage.states("disk") == ["Missed"] * 10
+    assert await outage.outcomes("disk") == ["missed"] * 10
+
+
+async def test_rules_that_decide_for_themselves(outage: Outage) -> None:
+    """latest runs the last one, skip none; what is skipped has no run, or a skipped one where Prefect had made it."""
+    await outage.begin(
+        {"id": "latest", "on_missed": "latest"}, {"id": "skip", "on_missed": "skip"}, {"id": "old", "stale_after": "3h"}
+    )
+    await outage.round()
+    await outage.look()
+    assert await outage.outcomes("latest") == ["skipped"] * 9 + ["approved"]
+    assert await outage.outcomes("skip") == ["skipped"] * 10
+    assert await outage.outcomes("old") == ["skipped"] * 7 + ["missed"] * 3
+    assert await outage.states("latest") == ["Skipped"] * 3 + ["Resuming"]
+    assert await outage.states("skip") == ["Skipped"] * 3
+    assert {one.reason.partition(":")[0] for one in (await outage.account("skip"))} == {"stale"}
+    assert (await outage.round()).is_empty
+
+
+async def test_catching_up_is_paced_high_priority_first(outage: Outage) -> None:
+    """Two at once; of a rule that allows no overlap one; the next when one has ended; each for its own time."""
+    outage.due = outage.due[-3:]
+    await outage.begin(
+        {"id": "plain", "on_missed": "run", "on_overlap": "allow"},
+        {"id": "urgent", "on_missed": "run", "priority": "high", "on_overlap": "skip"},
+        made_ahead=0,
+    )
+    await outage.round()
+    ran: list[tuple[str, datetime | None]] = []
+    for _ in range(6):
+        await outage.look()
+        let_go = [
+            (name, run)
+            for name in ("urgent", "plain")
+            for run in await outage.runs(name)
+            if run.state_name == "Resuming"
+        ]
+        assert len(let_go) == min(2, 6 - len(ran))
+        assert sum(name == "urgent" for name, _ in let_go) <= 1
+        name, run = let_go[0]
+        ran.append((name, run.expected_start_time))
+        for state in (Pending(), Running(), Completed()):
+            await set_state(outage.api, run.id, state)
+        await outage.look()
+        await carry_out(outage.ledger, outage.api, outage.settings)
+    assert ran == [*(("urgent", due) for due in outage.due), *(("plain", due) for due in outage.due)]
+    assert [state.name for state in await run_states(outage.api, run.id)][:3] == ["Scheduled", "Missed", "Resuming"]
+
+
+async def test_a_rule_edited_while_all_was_down_is_held_as_it_was_then(outage: Outage) -> None:
+    """By its old times, with what it was to do then; what the new times would have been is nobody's."""
+    await outage.begin({"id": "disk", "description": "old"}, made_ahead=0)
+    await outage.look()
+    from tests.gateway.conftest import apply
+
+    new = {"kind": "heartbeat", "id": outage.id("disk"), "every": "30m", "description": "new"}
+    await apply(outage.project, new)
+    await outage.round()
+    runs = await outage.runs("disk")
+    assert [run.expected_start_time for run in runs] == outage.due
+    assert all('"description":"old"' in run.parameters["rule"] for run in runs)
+
+
+async def test_a_stale_one_is_skipped_when_nobody_decides(outage: Outage) -> None:
+    """That is not a decision of anybody."""
+    await outage.begin({"id": "disk", "stale_after": f"{2 * 3600}s"}, made_ahead=0)
+    await outage.round()
+    [*_, last] = await outage.account("disk")
+    assert last.outcome == "missed"
+    from proactive_prefect.missed.sweep import Sweeper
+
+    await Sweeper(outage.api, outage.ledger, outage.settings)._drop_stale(last.due + 2 * HOUR + timedelta(seconds=1))
+    [*_, last] = await outage.account("disk")
+    assert (last.outcome, last.reason.partition(":")[0]) == ("skipped", "stale")
+    async with outage.ledger.read() as session:
+        logged = await read_events(session, rule_id=outage.id("disk"), limit=1000)
+    assert "missed_resolved" not in {event.event_type for event in logged}
