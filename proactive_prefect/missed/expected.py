@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ..ledger.tables import RuleVersion
 from ..rules.durations import format_duration
 from ..rules.models import Rule, from_snapshot
-from ..rules.timing import due_between
+from ..rules.timing import Timing, due_between, next_due
 
 # Prefect's scheduler looks at changed deployments every 5 s.
 SETTLING = timedelta(seconds=10)
@@ -103,7 +103,17 @@ def read_rule(snapshot: str) -> Rule | None:
 def _missing(rule: Rule, since: datetime, until: datetime, known: frozenset[int], most: int) -> list[datetime]:
     if rule.timing is None or since >= until:
         return []
+    # Rounds follow each other closely, and mostly nothing is due between two: that is not computed anew each time.
+    minutes = since.astimezone(UTC).replace(second=0, microsecond=0)
+    upcoming = _first_due(rule.timing, minutes - timedelta(minutes=minutes.minute % 5))
+    if upcoming is None or upcoming >= until:
+        return []
     return [at for at in due_between(rule.timing, since, until, most) if not is_known(at, known)]
+
+
+@lru_cache(maxsize=8192)
+def _first_due(timing: Timing, at: datetime) -> datetime | None:
+    return next(iter(next_due(timing, at - timedelta(microseconds=1), 1)), None)
 
 
 def is_known(at: datetime, known: frozenset[int]) -> bool:

@@ -23,12 +23,16 @@ from .expected import Due, Omission, expected, read_rule
 
 SWEPT = "swept"
 """Up to when every due time has been accounted for."""
+# A run that was claimed this long ago and has not begun will not: who claimed it is gone. Images take minutes to load.
+NEVER_BEGUN = timedelta(minutes=15)
+# A run at work ends itself within its timeouts; past them by this much, its process is gone.
+ABANDONED = timedelta(minutes=15)
 # What was told late, or was not committed yet when the last round looked.
 _MARGIN = timedelta(minutes=1)
 _NOBODY = UUID(int=0)
 _RAN = ("completed", "quiet", "failed", "timed_out", "cancelled", "unknown")
 _LATER = 1000
-_BREATH = 50  # rules between two pauses for what else this process does
+_BREATH = 10  # rules between two pauses for what else this process does
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,20 @@ class Late:
 
 @dataclass(frozen=True)
 class Plan:
-    """One round: the gaps, by due time; what is left out; and the late runs, the oldest first."""
+    """One round: the gaps, by due time; what is left out; the late runs, the oldest first; and the ids of runs at work
+    that should have ended.
+    """
 
     at: datetime
     gaps: tuple[Gap, ...] = ()
     left_out: tuple[LeftOutOf, ...] = ()
     late: tuple[Late, ...] = ()
+    abandoned: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Nothing is missing."""
-        return not (self.gaps or self.left_out or self.late)
+        return not (self.gaps or self.left_out or self.late or self.abandoned)
 
 
 async def make_plan(session: AsyncSession, now: datetime, limit: int) -> Plan:
@@ -99,7 +106,8 @@ async def make_plan(session: AsyncSession, now: datetime, limit: int) -> Plan:
         if found.due:
             gaps += await _judge(session, mine[-1], found.due, now)
     gaps.sort(key=lambda gap: (gap.due, gap.rule.id))
-    return Plan(now, tuple(gaps), tuple(left_out), await _late(session, latest, now))
+    late, abandoned = await _late(session, latest, now), await _abandoned(session, latest, now)
+    return Plan(now, tuple(gaps), tuple(left_out), late, abandoned)
 
 
 async def _versions(session: AsyncSession) -> dict[str, list[RuleVersion]]:
@@ -172,10 +180,14 @@ async def _late(session: AsyncSession, rules: dict[str, Rule | None], now: datet
         select(col(Run.run_id), col(Occurrence.rule_id), col(Occurrence.due))
         .join(Occurrence, col(Run.occurrence_id) == col(Occurrence.id))
         .where(
-            col(Occurrence.outcome) == "expected",
             col(Occurrence.cause) == "schedule",
             col(Occurrence.due) < now,
-            col(Run.last_type) == "SCHEDULED",
+            or_(
+                (col(Occurrence.outcome) == "expected") & (col(Run.last_type) == "SCHEDULED"),
+                col(Occurrence.outcome).in_(("expected", "approved"))
+                & (col(Run.last_type) == "PENDING")
+                & (col(Run.last_at) < now - NEVER_BEGUN),
+            ),
             col(Run.first_running_at).is_(None),
             col(Run.deleted_at).is_(None),
         )
@@ -186,3 +198,31 @@ async def _late(session: AsyncSession, rules: dict[str, Rule | None], now: datet
         for run_id, rule_id, due in (await session.execute(query)).tuples()
         if (rule := rules.get(rule_id)) is None or due + rule.grace < now
     )
+
+
+async def _abandoned(session: AsyncSession, rules: dict[str, Rule | None], now: datetime) -> tuple[str, ...]:
+    query = (
+        select(col(Run.run_id), col(Occurrence.rule_id), col(Run.last_at))
+        .join(Occurrence, col(Run.occurrence_id) == col(Occurrence.id))
+        .where(
+            col(Occurrence.running),
+            col(Run.last_type) == "RUNNING",
+            col(Run.last_at) < now - ABANDONED,
+            col(Run.deleted_at).is_(None),
+        )
+    )
+    return tuple(
+        run_id
+        for run_id, rule_id, began in (await session.execute(query)).tuples()
+        if (rule := rules.get(rule_id)) is not None and began is not None and began + longest(rule) + ABANDONED < now
+    )
+
+
+def longest(rule: Rule) -> timedelta:
+    """The longest time that a run of the rule can be at work: all attempts, and the delays between them."""
+    if isinstance(rule.retry_delay, list):
+        delays = [rule.retry_delay[min(nth, len(rule.retry_delay) - 1)] for nth in range(rule.retries)]
+    else:
+        seconds = rule.retry_delay.total_seconds()
+        delays = [timedelta(seconds=min(seconds * rule.backoff**nth, 86_400)) for nth in range(rule.retries)]
+    return (rule.retries + 1) * rule.timeout + sum(delays, timedelta(0)) * (1 + rule.jitter)

@@ -27,14 +27,14 @@ from ..ledger.leases import hold, release
 from ..ledger.reconcile import reconcile
 from ..prefect_api import PrefectApi
 from ..prefect_api.client import Refused
-from ..prefect_api.missed import create_missed, drop_run, hold_run, runs_with_ids
+from ..prefect_api.missed import crash_run, create_missed, drop_run, hold_run, runs_with_ids
 from ..prefect_api.runs import FlowRun, set_state
 from ..rules.durations import format_duration
 from ..rules.models import Rule
 from ..settings import Settings
 from .carry import carry_out, has_more
 from .expected import read_rule
-from .plan import SWEPT, Gap, Plan, make_plan
+from .plan import ABANDONED, NEVER_BEGUN, SWEPT, Gap, Plan, longest, make_plan
 from .record import held_by_rule, note_left_out, note_skips, stale_held
 from .resolve import learn, resolve_missed
 
@@ -109,6 +109,7 @@ class Sweeper:
         await note_skips(self._ledger, [gap for gap in plan.gaps if isinstance(gap.decision, Skip)], now)
         await self._make([gap for gap in plan.gaps if not isinstance(gap.decision, Skip)])
         await self._settle_late([late.run_id for late in plan.late], now)
+        await self._end_abandoned(plan.abandoned, now)
         await self._drop_stale(now)
         async with self._ledger.read() as session:
             by_rule = await held_by_rule(session)
@@ -153,7 +154,12 @@ class Sweeper:
 
     async def _settle(self, run: FlowRun, now: datetime) -> bool:
         rule = read_rule(str(run.parameters.get("rule")))
-        if rule is None or run.state is None or not run.state.is_scheduled():
+        if rule is None or run.state is None:
+            return False
+        if run.state.is_pending() and run.state.timestamp < now - NEVER_BEGUN:
+            text = f"it was claimed {run.state.timestamp:%Y-%m-%d %H:%M:%S} UTC, and has never begun"
+            return await hold_run(self._api, run, missed(Hold(text)))
+        if not run.state.is_scheduled():
             return False
         occurrence = occurrence_of(run, rule)
         if occurrence.cause != "schedule" or now <= occurrence.due + rule.grace:
@@ -171,6 +177,17 @@ class Sweeper:
                 return await hold_run(self._api, run, missed(_in_turn(rule, occurrence.due)))
             case _:
                 assert_never(decision)
+
+    async def _end_abandoned(self, run_ids: Sequence[str], now: datetime) -> None:
+        """End runs whose process is gone, on workers that do not see to that: what they did is not known."""
+        for run in await runs_with_ids(self._api, run_ids):
+            rule = read_rule(str(run.parameters.get("rule")))
+            if rule is None or run.state is None or not run.state.is_running():
+                continue
+            if run.state.timestamp + longest(rule) + ABANDONED < now:
+                text = f"Abandoned: it had to end within {format_duration(longest(rule))}, and gave no more sign."
+                await crash_run(self._api, run.id, text)
+                await learn(self._ledger, self._api, self._settings, [str(run.id)])
 
     async def _drop_stale(self, now: datetime) -> None:
         """Skip what nobody has decided about while it was worth running."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Scheduled
 
 from ..rules.models import KINDS
@@ -65,10 +65,15 @@ async def create_missed(
 
 
 async def hold_run(api: PrefectApi, run: FlowRun, held: State[Any]) -> bool:
-    """Bring a run that waits to the state `held`; False if something else has become of it."""
-    # Only by force goes a run from Scheduled to Paused; so look first that nobody has claimed it.
+    """Bring a run that waits, or was claimed, to the state `held`; False if something else has become of it since."""
+    # Only by force goes a run from there to Paused; so look first that nobody has taken it any further.
     state = (await read_run(api, run.id)).state
-    if state is None or not state.is_scheduled():
+    if (
+        state is None
+        or run.state is None
+        or state.id != run.state.id
+        or not (state.is_scheduled() or state.is_pending())
+    ):
         return False
     await set_state(api, run.id, held, force=True)
     return True
@@ -83,6 +88,11 @@ async def resume_run(api: PrefectApi, run_id: UUID | str) -> bool:
             return False
         raise
     return bool(answer["status"] == "ACCEPT")
+
+
+async def crash_run(api: PrefectApi, run_id: UUID | str, reason: str) -> None:
+    """End a run whose process is gone."""
+    await set_state(api, run_id, State(type=StateType.CRASHED, message=reason))
 
 
 async def drop_run(api: PrefectApi, run_id: UUID | str, reason: str, *, name: str | None = None) -> bool:

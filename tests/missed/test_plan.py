@@ -210,3 +210,15 @@ async def test_held_ones_go_by_their_rule_or_get_stale(ledger: Ledger) -> None:
         assert await held_by_rule(session) == [by_rule.id]
         assert [run_id for run_id, _ in await stale_held(session, NOW)] == [stale.run_id]
         assert {run_id for run_id, _ in await stale_held(session, NOW + HOUR)} == {stale.run_id, fresh.run_id}
+
+
+async def test_what_was_claimed_and_never_begun_is_late_and_what_never_ended_is_abandoned(ledger: Ledger) -> None:
+    """A while after; within that, its worker may only be slow."""
+    await see(ledger, timeout="10m", retries=1, retry_delay="5m")
+    claimed = await tell(ledger, 2, "SCHEDULED/Scheduled", "PENDING/Pending")
+    began = await tell(ledger, 1, "SCHEDULED/Scheduled", "RUNNING/Running")
+    for minutes, late, abandoned in ((14, False, False), (16, True, False), (99, True, False), (101, True, True)):
+        now = NOON - 2 * HOUR + timedelta(minutes=minutes)
+        there = await plan(ledger, since=NOON - 2 * HOUR, now=now)
+        assert [one.run_id for one in there.late] == ([claimed.run_id] if late else []), minutes
+        assert there.abandoned == ((began.run_id,) if abandoned else ()), minutes

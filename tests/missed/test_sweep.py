@@ -14,12 +14,13 @@ from proactive_prefect.ledger.db import open_ledger
 from proactive_prefect.ledger.log import read_events
 from proactive_prefect.missed.carry import carry_out
 from proactive_prefect.missed.resolve import resolve_missed
+from proactive_prefect.missed.sweep import Sweeper
 from proactive_prefect.prefect_api import connect
 from proactive_prefect.prefect_api.runs import cancel_run, create_run, run_states, set_state
 from proactive_prefect.rules.models import to_snapshot
 from proactive_prefect.settings import Settings
 from tests.conftest import Server
-from tests.gateway.conftest import forget, rulebook
+from tests.gateway.conftest import apply, forget, rulebook
 
 from .outage import HOUR, Outage
 
@@ -163,8 +164,6 @@ async def test_a_rule_edited_while_all_was_down_is_held_as_it_was_then(outage: O
     """By its old times, with what it was to do then; what the new times would have been is nobody's."""
     await outage.begin({"id": "disk", "description": "old"}, made_ahead=0)
     await outage.look()
-    from tests.gateway.conftest import apply
-
     new = {"kind": "heartbeat", "id": outage.id("disk"), "every": "30m", "description": "new"}
     await apply(outage.project, new)
     await outage.round()
@@ -179,11 +178,24 @@ async def test_a_stale_one_is_skipped_when_nobody_decides(outage: Outage) -> Non
     await outage.round()
     [*_, last] = await outage.account("disk")
     assert last.outcome == "missed"
-    from proactive_prefect.missed.sweep import Sweeper
-
     await Sweeper(outage.api, outage.ledger, outage.settings)._drop_stale(last.due + 2 * HOUR + timedelta(seconds=1))
     [*_, last] = await outage.account("disk")
     assert (last.outcome, last.reason.partition(":")[0]) == ("skipped", "stale")
     async with outage.ledger.read() as session:
         logged = await read_events(session, rule_id=outage.id("disk"), limit=1000)
     assert "missed_resolved" not in {event.event_type for event in logged}
+
+
+async def test_runs_that_workers_left_behind_are_found(outage: Outage) -> None:
+    """One claimed and never begun is missed; one that began and never ended is unknown, and is not run again."""
+    await outage.begin({"id": "disk", "retries": 0}, made_ahead=10)
+    claimed, began, *_ = await outage.runs("disk")
+    await set_state(outage.api, claimed.id, Pending())
+    for state in (Pending(), Running()):
+        await set_state(outage.api, began.id, state)
+    await outage.round()
+    assert (await outage.outcomes("disk"))[:3] == ["expected", "expected", "missed"]
+    await Sweeper(outage.api, outage.ledger, outage.settings).round(datetime.now(UTC) + timedelta(minutes=16))
+    await outage.look()
+    assert (await outage.outcomes("disk"))[:2] == ["missed", "unknown"]
+    assert (await outage.states("disk"))[:2] == ["Missed", "Crashed"]
