@@ -33,14 +33,13 @@ async def held(api: PrefectApi, rule_id: str) -> FlowRun:
 async def listed(caller: httpx.AsyncClient, rule_id: str, count: int) -> list[dict[str, Any]]:
     """The items of the rule, as soon as there are so many."""
 
-    async def there() -> list[dict[str, Any]] | None:
+    async def there() -> list[list[dict[str, Any]]]:
         answer = await caller.get(QUEUE, params={"rule": rule_id}, headers=OPERATOR)
         items: list[dict[str, Any]] = answer.json()["items"]
-        return items if len(items) == count else None
+        return [items] if len(items) == count else []
 
     found = await wait_until(there, what=f"{count} missed runs of {rule_id} are listed", timeout=90)
-    assert found is not None
-    return found
+    return found[0]
 
 
 async def test_missed_runs_are_listed_and_decided(gateway: Gateway, caller: httpx.AsyncClient, api: PrefectApi) -> None:
