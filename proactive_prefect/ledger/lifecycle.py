@@ -68,4 +68,14 @@ def _event(ref: RunRef, key: str, what: str, status: str, at: datetime, **more: 
     payload = {"due": ref.due.isoformat(), "cause": ref.cause, "run_id": ref.run_id, "run_name": ref.name}
     if ref.delivery_id is not None:
         payload["delivery_id"] = ref.delivery_id
-    return NewEvent(key, event_type(ref.kind, what), ref.kind, ref.rule_id, ref.owner_id, at, status, payload | more)
+    return NewEvent(
+        key,
+        event_type(ref.kind, what),
+        ref.kind,
+        ref.rule_id,
+        ref.owner_id,
+        at,
+        status,
+        payload | more,
+        session_id=ref.session_id,
+    )

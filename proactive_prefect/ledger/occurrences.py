@@ -160,6 +160,7 @@ def ref_of(occurrence: Occurrence, run: Run) -> RunRef:
         cause=occurrence.cause,
         created=occurrence.recorded_at,
         delivery_id=rest if prefix == "delivery" else None,
+        session_id=occurrence.session_id,
         origin=rest if prefix == RESCHEDULED else None,
     )
 
@@ -191,6 +192,7 @@ async def _row(session: AsyncSession, ref: RunRef) -> tuple[Occurrence, Run, boo
         origin=ref.origin,
     )
     assert occurrence.id is not None
+    occurrence.session_id = occurrence.session_id or ref.session_id
     run = Run(run_id=ref.run_id, occurrence_id=occurrence.id, name=ref.name, deployment_id=ref.deployment_id)
     session.add(run)
     await session.flush()

@@ -41,6 +41,7 @@ class RunRef:
     delivery_id: str | None = None
     origin: str | None = None
     """The key of the occurrence that it was rescheduled from."""
+    session_id: str | None = None
 
     @property
     def key(self) -> str:

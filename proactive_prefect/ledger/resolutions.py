@@ -75,4 +75,5 @@ def _resolved(occurrence: Occurrence, made: Resolution) -> NewEvent:
         made.at,
         made.action,
         payload,
+        session_id=occurrence.session_id,
     )

@@ -58,6 +58,7 @@ class Occurrence(SQLModel, table=True):
     rule_id: str = Field(sa_column=Column(CleanText, nullable=False))
     kind: str = Field(sa_column=Column(CleanText, nullable=False))
     owner_id: str = Field(sa_column=Column(CleanText, nullable=False))
+    session_id: str | None = Field(default=None, sa_column=Column(CleanText))
     key: str = Field(sa_column=Column(CleanText, nullable=False))
     due: datetime = Field(sa_column=Column(Utc, nullable=False))
     cause: str = Field(sa_column=Column(CleanText, nullable=False))

@@ -40,6 +40,7 @@ class RuleRun:
     state_type: str | None
     started: bool
     """It has been Running at some time."""
+    session_id: str | None = None
 
 
 async def runs_at(api: PrefectApi, now: datetime) -> list[RuleRun]:
@@ -107,6 +108,7 @@ def _rule_run(data: dict[str, Any]) -> RuleRun | None:
     try:
         rule = json.loads(data["parameters"]["rule"])
         rule_id, kind, owner = str(rule["id"]), rule["kind"], str(rule["owner"])
+        session = rule.get("session")
     except (KeyError, TypeError, ValueError):
         return None
     if kind not in KINDS:
@@ -128,6 +130,7 @@ def _rule_run(data: dict[str, Any]) -> RuleRun | None:
         state_id=data["state_id"],
         state_type=data["state_type"],
         started=data["start_time"] is not None,
+        session_id=session if isinstance(session, str) else None,
     )
 
 

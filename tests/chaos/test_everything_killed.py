@@ -133,12 +133,14 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 async def _kill(running: Running, seconds: float, chance: random.Random) -> Counter[str]:
-    """Kill a random part, and now and then a run's process, at random moments; gives how often each was."""
+    """Kill a part, or a run's process, at random moments, each as often as the others; gives how often each was."""
     killed: Counter[str] = Counter()
+    turns: list[str] = []
     deadline = asyncio.get_running_loop().time() + seconds
     while (left := deadline - asyncio.get_running_loop().time()) > 0:
         await asyncio.sleep(min(left, chance.uniform(2, 12)))  # the random moments that this is about
-        part = chance.choice(["worker", "gateway", "server", "run"])
+        turns = turns or chance.sample(["worker", "gateway", "server", "run"], 4)
+        part = turns.pop()
         with contextlib.suppress(psutil.Error, ProcessLookupError, KeyError, OSError, ValueError):
             pids = running.up_file["pids"]
             if part == "run":

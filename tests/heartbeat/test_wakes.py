@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy import update
 from proactive_prefect.heartbeat.last import last_heartbeats
 from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.ledger.log import read_events
-from proactive_prefect.ledger.occurrences import apply
+from proactive_prefect.ledger.occurrences import apply, known_runs, ref_of
 from proactive_prefect.ledger.outcomes import RunRef
 from proactive_prefect.ledger.tables import Wake
 from proactive_prefect.ledger.versions import SeenRule, note_rules
@@ -138,3 +139,18 @@ async def test_last_tells_the_latest_of_each_heartbeat_and_what_waits(ledger: Le
     assert {(one.rule_id, one.reason) for one in found.waiting} == {("disk", "soon"), ("mine", "soon")}
     assert of_session.last is None
     assert [one.rule_id for one in of_session.waiting] == ["mine"]
+
+
+async def test_events_of_a_session_name_it(ledger: Ledger) -> None:
+    """Every event of a run's life has the session of its rule, also those that are told by the run's id alone."""
+    run = replace(report_run(), session_id="s1")
+    scheduled, started, completed = story(run, "SCHEDULED/Scheduled", "RUNNING/Running", "COMPLETED/Completed")
+    async with ledger.write() as session:
+        await apply(session, run, [scheduled], log_since=LONG_AGO)
+    async with ledger.read() as session:
+        [(known, occurrence)] = (await known_runs(session, [run.run_id])).values()
+    async with ledger.write() as session:
+        await apply(session, ref_of(occurrence, known), [started, completed], log_since=LONG_AGO)
+    async with ledger.read() as session:
+        events = await read_events(session)
+    assert [one.session_id for one in events] == ["s1"] * 3
