@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 
 import benchmarks
@@ -20,7 +21,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=benchmarks.__doc__)
     parser.add_argument("name", choices=[*sorted(mains), "all"])
     parser.add_argument("--quick", action="store_true", help="fewer rounds: minutes, not tens of minutes")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], help="default: both, where PostgreSQL answers")
     asked = parser.parse_args()
+    if asked.database:
+        os.environ["BENCH_DATABASE"] = asked.database
     for name in sorted(mains) if asked.name == "all" else [asked.name]:
         mains[name](quick=asked.quick)
 

@@ -16,7 +16,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 
 from tests.support import wait_until
 
-from .harness import OURS, PROCESS, SERVE, Bench, bench
+from .harness import OURS, PROCESS, SERVE, Bench, bench, databases
 from .report import report, summarise
 
 APSCHEDULER = "apscheduler"
@@ -25,14 +25,15 @@ _TOGETHER = 20
 
 def main(quick: bool) -> None:
     """Measure alone and together, and report each: `fire` and `fire_together`."""
-    asyncio.run(_measure("fire", rounds=3 if quick else 20, rules=1, slot=15))
-    asyncio.run(_measure("fire_together", rounds=1 if quick else 4, rules=_TOGETHER, slot=150))
+    for database in databases():
+        asyncio.run(_measure("fire", database, rounds=3 if quick else 20, rules=1, slot=15))
+        asyncio.run(_measure("fire_together", database, rounds=1 if quick else 4, rules=_TOGETHER, slot=150))
 
 
-async def _measure(name: str, *, rounds: int, rules: int, slot: int) -> None:
+async def _measure(name: str, database: str, *, rounds: int, rules: int, slot: int) -> None:
     sides = (OURS, SERVE, PROCESS)
     every = slot * len(sides)
-    async with bench() as running:
+    async with bench(database) as running:
         first = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=60 + rules * 2)
         anchors = {side: first + timedelta(seconds=slot * number) for number, side in enumerate(sides)}
         for side in (OURS, PROCESS):
@@ -49,6 +50,7 @@ async def _measure(name: str, *, rounds: int, rules: int, slot: int) -> None:
     ratios = {side: max(late[side]) / max(late[OURS]) for side in late if side != OURS}
     report(
         name,
+        database=database,
         runs=rounds * rules,
         sides={side: summarise(each, min=min(each)) for side, each in late.items()},
         ratios=ratios,

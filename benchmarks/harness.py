@@ -18,10 +18,12 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
+import asyncpg
 import psutil
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -33,6 +35,7 @@ from tests.conftest import Server, start_server, stop
 from tests.support import free_port, wait_until
 
 OURS, PROCESS, SERVE, FLOOR = "ours", "prefect_process_worker", "prefect_serve", "floor"
+POSTGRES = os.environ.get("BENCH_POSTGRES", "postgresql://postgres@127.0.0.1:5432")
 ROOT = Path(__file__).parent.parent
 
 _FLOWS = """
@@ -152,6 +155,7 @@ class Bench:
         env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         if api_url:
             env["PREFECT_API_URL"] = api_url
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # stock starts interpreters: as anywhere else, from their cache
         self.processes[side] = subprocess.Popen(
             [sys.executable, *command], env=env, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
         )
@@ -205,23 +209,58 @@ class Bench:
         return time.perf_counter() - began
 
 
+def databases() -> list[str]:
+    """What to measure on: "postgresql" where it answers, and last "sqlite", the embedded database; or the one asked."""
+    asked = os.environ.get("BENCH_DATABASE")
+    found = [asked] if asked else ["postgresql", "sqlite"]
+    return [name for name in found if name == "sqlite" or asyncio.run(_answers())]
+
+
+async def _answers() -> bool:
+    try:
+        await (await asyncpg.connect(f"{POSTGRES}/postgres", timeout=5)).close()
+    except (OSError, asyncpg.PostgresError):
+        return False
+    return True
+
+
 @contextlib.asynccontextmanager
-async def bench() -> AsyncIterator[Bench]:
-    """A server of its own on its embedded database, and a folder with the flow; all of it ends with the context."""
+async def _database(name: str) -> AsyncIterator[dict[str, str]]:
+    """Settings of a server on a database that is new, and dropped afterwards."""
+    if name == "sqlite":
+        yield {}
+        return
+    own = f"bench_{uuid4().hex[:8]}"
+    connection = await asyncpg.connect(f"{POSTGRES}/postgres", timeout=5)
+    try:
+        await connection.execute(f"CREATE DATABASE {own}")
+        url = POSTGRES.replace("postgresql://", "postgresql+asyncpg://")
+        yield {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{url}/{own}"}
+        await connection.execute(f"DROP DATABASE {own} WITH (FORCE)")
+    finally:
+        await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def bench(database: str = "sqlite") -> AsyncIterator[Bench]:
+    """A server of its own on a new database, and a folder with the flow; all of it ends with the context."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         (folder / "flows.py").write_text(_FLOWS)
         (folder / "prefect").mkdir()
-        server, process = await asyncio.to_thread(start_server, folder / "prefect")
-        try:
-            async with PrefectClient(server.api_url) as client:
-                running = Bench(server, process, client, folder)
-                try:
-                    yield running
-                finally:
-                    for each in running.processes.values():
-                        with contextlib.suppress(ProcessLookupError):
-                            os.killpg(each.pid, signal.SIGKILL)
-                        each.wait(30)
-        finally:
-            stop(process)
+        async with _database(database) as settings:
+            # Runs that are made for a measurement wait for it: that they are late is no news, and to mark them is work.
+            settings["PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED"] = "false"
+            server, process = await asyncio.to_thread(partial(start_server, folder / "prefect", **settings))
+            try:
+                async with PrefectClient(server.api_url) as client:
+                    running = Bench(server, process, client, folder)
+                    try:
+                        yield running
+                    finally:
+                        for each in running.processes.values():
+                            with contextlib.suppress(ProcessLookupError):
+                                os.killpg(each.pid, signal.SIGKILL)
+                            each.wait(30)
+            finally:
+                stop(process)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from prefect.client.schemas.schedules import IntervalSchedule
 
-from .harness import OURS, PROCESS, CountingProxy, bench, used
+from .harness import OURS, PROCESS, CountingProxy, bench, databases, used
 from .report import report
 
 _RULES = 100
@@ -15,11 +15,12 @@ _RULES = 100
 
 def main(quick: bool) -> None:
     """Measure both workers over the same minutes, each behind a counting proxy of its own, and report."""
-    asyncio.run(_measure(1.0 if quick else 6.0))
+    for database in databases():
+        asyncio.run(_measure(database, 1.0 if quick else 6.0))
 
 
-async def _measure(minutes: float) -> None:
-    async with bench() as running:
+async def _measure(database: str, minutes: float) -> None:
+    async with bench(database) as running:
         anchor = datetime.now(UTC) - timedelta(hours=1)
         daily = IntervalSchedule(interval=timedelta(days=1), anchor_date=anchor)
         schedules = [{"schedule": daily.model_dump(mode="json"), "active": True}]
@@ -47,4 +48,4 @@ async def _measure(minutes: float) -> None:
         f"{PROCESS}_cpu": stock_side["cpu_per_min"] / max(ours_side["cpu_per_min"], 1e-3),
         f"{PROCESS}_memory": stock_side["memory_mib"] / ours_side["memory_mib"],
     }
-    report("idle", runs=_RULES, sides=sides, ratios=ratios)
+    report("idle", database=database, runs=_RULES, sides=sides, ratios=ratios)

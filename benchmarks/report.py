@@ -25,15 +25,18 @@ def summarise(seconds: Sequence[float], **more: float) -> dict[str, float]:
     return {"p50": statistics.median(ordered), "p99": p99, "max": ordered[-1], **more}
 
 
-def report(bench: str, *, runs: int, sides: Mapping[str, Side], ratios: Mapping[str, float]) -> None:
+def report(
+    bench: str, *, runs: int, sides: Mapping[str, Side], ratios: Mapping[str, float], database: str = "sqlite"
+) -> None:
     """Print the table of `sides`, then one line of JSON. A ratio above 1: ours is better by that factor."""
     columns = list(dict.fromkeys(name for side in sides.values() for name in side))
-    table = Table("", *columns, title=f"{bench}: {runs} runs")
+    table = Table("", *columns, title=f"{bench}: {runs} runs on {database}")
     for name, side in sides.items():
         table.add_row(name, *(f"{side[column]:.3g}" if column in side else "" for column in columns))
     Console().print(table)
     machine = {
         "system": f"{platform.system()} {platform.release()}",
+        "database": database,
         "cpus": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
     }

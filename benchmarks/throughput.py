@@ -23,7 +23,7 @@ from prefect.states import Completed, Pending, Running, Scheduled
 
 from tests.support import wait_until
 
-from .harness import FLOOR, OURS, PROCESS, Bench, bench, pool_of, used
+from .harness import FLOOR, OURS, PROCESS, Bench, bench, databases, pool_of, used
 from .report import report
 
 _AT_ONCE = 16
@@ -31,11 +31,12 @@ _AT_ONCE = 16
 
 def main(quick: bool) -> None:
     """Measure the bare rate and both workers, and report. The process worker gets a tenth: it is that much slower."""
-    asyncio.run(_measure(30 if quick else 200))
+    for database in databases():
+        asyncio.run(_measure(database, 30 if quick else 200))
 
 
-async def _measure(count: int) -> None:
-    async with bench() as running:
+async def _measure(database: str, count: int) -> None:
+    async with bench(database) as running:
         await running.deploy(FLOOR)
         floor = await _bare(running, count)
         sides = {}
@@ -48,7 +49,7 @@ async def _measure(count: int) -> None:
         f"{PROCESS}_cpu": sides[PROCESS]["cpu_per_run"] / sides[OURS]["cpu_per_run"],
         FLOOR: sides[OURS]["rate"] / sides[FLOOR]["rate"],
     }
-    report("throughput", runs=count, sides=sides, ratios=ratios)
+    report("throughput", database=database, runs=count, sides=sides, ratios=ratios)
 
 
 async def _create(running: Bench, side: str, count: int, state: State[Any] | None = None) -> list[UUID]:

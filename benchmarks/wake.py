@@ -8,18 +8,19 @@ import time
 
 from tests.support import wait_until
 
-from .harness import FLOOR, OURS, PROCESS, SERVE, Bench, bench
+from .harness import FLOOR, OURS, PROCESS, SERVE, Bench, bench, databases
 from .report import report, summarise
 
 
 def main(quick: bool) -> None:
     """Measure all sides in turn, and report."""
-    asyncio.run(_measure(4 if quick else 25))
+    for database in databases():
+        asyncio.run(_measure(database, 4 if quick else 25))
 
 
-async def _measure(rounds: int) -> None:
+async def _measure(database: str, rounds: int) -> None:
     times: dict[str, list[float]] = {side: [] for side in (OURS, SERVE, PROCESS, FLOOR)}
-    async with bench() as running:
+    async with bench(database) as running:
         await running.deploy(FLOOR)
         await running.work(OURS)
         await running.work(PROCESS)
@@ -35,7 +36,13 @@ async def _measure(rounds: int) -> None:
         PROCESS: middle[PROCESS] / middle[OURS],
         FLOOR: middle[FLOOR] / middle[OURS],
     }
-    report("wake", runs=rounds, sides={side: summarise(values) for side, values in times.items()}, ratios=ratios)
+    report(
+        "wake",
+        database=database,
+        runs=rounds,
+        sides={side: summarise(values) for side, values in times.items()},
+        ratios=ratios,
+    )
 
 
 async def _wake(running: Bench, side: str, key: str) -> float:

@@ -34,8 +34,8 @@ class Server:
     log: Path
 
 
-def start_server(home: Path) -> tuple[Server, subprocess.Popen[bytes]]:
-    """Start a Prefect server whose files are all in `home`, and wait until it is healthy."""
+def start_server(home: Path, **settings: str) -> tuple[Server, subprocess.Popen[bytes]]:
+    """Start a Prefect server whose files are all in `home`, with these settings, and wait until it is healthy."""
     port = free_port()
     api_url = f"http://127.0.0.1:{port}/api"
     env = {
@@ -47,6 +47,7 @@ def start_server(home: Path) -> tuple[Server, subprocess.Popen[bytes]]:
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PYTHONTZPATH": "",  # as `proactive up` starts it: reading schedules is 17 times cheaper
+        **settings,
     }
     log = home / "server.log"
     with log.open("wb") as out:

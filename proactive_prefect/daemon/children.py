@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..lifeline import die_with_parent
+
 Say = Callable[[str], None]
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)  # opened here: little is safe between fork and exec
 _LARGEST_LOG = 10_000_000
 _LONGEST_BACKOFF = 30.0
 _STEADY = 60.0  # alive for so long, a process counts as well again: the backoff starts anew
@@ -91,7 +89,7 @@ class Child:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent,
             )
 
     async def _keep(self) -> None:
@@ -117,8 +115,3 @@ def describe_exit(code: int) -> str:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
     return f"exit code {code}"
-
-
-def _die_with_parent() -> None:
-    """In the child, before exec: the kernel kills it when `up` dies, whatever the way."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -23,8 +23,11 @@ import signal
 import sys
 import time
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
+# This is a script, started without the package: one module of it is wanted, not what it would import.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from lifeline import adopt_orphans, die_with_parent  # type: ignore[import-not-found]
+
+del sys.path[0]
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def main() -> None:
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # any handler at all: it is the wake-up that counts
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
 
     program = _start(sys.argv[3:], status)
     verdict: str | None = None
@@ -73,7 +76,7 @@ def _start(argv: list[str], status: int) -> int:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(number, signal.SIG_DFL)  # as they were before Python: programs rely on it
-            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            die_with_parent()
             os.close(go)
             os.read(ready, 1)  # not before STATUS has the id: nothing may run that nobody could find
             os.execvp(argv[0], argv)  # noqa: S606 - no shell is the point
@@ -140,13 +143,6 @@ def _say(status: int, line: str) -> None:
         os.write(status, line.encode() + b"\n")
     except OSError:
         pass  # nobody is left to read it
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,12 @@ from .outcome import missed, skipped
 from .spans import about, parent_of, tell_outcome
 
 
-async def is_settled(api: PrefectApi, flow_run: FlowRun) -> bool:
-    """`pregate` for a run of any deployment: only one that carries a rule of ours goes through the gate."""
+async def is_settled(api: PrefectApi, flow_run: FlowRun, *, alone: bool) -> bool:
+    """`pregate` for a run of any deployment: only one that carries a rule of ours goes through the gate.
+
+    `alone`: nothing is known of another run of the rule at work. Then what Prefect knows of it is left to the gate in
+    the run itself, which has to ask in any case; to ask here too would only make the usual run later.
+    """
     snapshot = flow_run.parameters.get("rule")
     if TAG not in flow_run.tags or not isinstance(snapshot, str):
         return False
@@ -27,10 +31,10 @@ async def is_settled(api: PrefectApi, flow_run: FlowRun) -> bool:
         rule = from_snapshot(snapshot)
     except ValueError:
         return False  # the run itself says what is wrong with it
-    return await pregate(api, flow_run, rule)
+    return await pregate(api, flow_run, rule, alone=alone)
 
 
-async def pregate(api: PrefectApi, flow_run: FlowRun, rule: RuleBase) -> bool:
+async def pregate(api: PrefectApi, flow_run: FlowRun, rule: RuleBase, *, alone: bool = False) -> bool:
     """Settle a scheduled run that must not start: Skipped, or held as Missed. True if it was; False: start it.
 
     The run's own first step is the gate again, which decides what cannot be decided here: between runs that start
@@ -38,8 +42,10 @@ async def pregate(api: PrefectApi, flow_run: FlowRun, rule: RuleBase) -> bool:
     Asked ahead of the due time, only what is certain already is settled. Raises Refused, PrefectUnreachable.
     """
     occurrence = occurrence_of(flow_run, rule)
-    if occurrence.due > datetime.now(UTC):
-        facts = Facts(now=occurrence.due)
+    now = datetime.now(UTC)
+    usual = alone and rule.cooldown is None and rule.max_runs is None and now <= occurrence.due + rule.grace
+    if usual or occurrence.due > now:
+        facts = Facts(now=max(now, occurrence.due))
     else:
         facts = await gather(api, rule, flow_run, ask_session=False)
     decision = decide(rule, occurrence, facts)

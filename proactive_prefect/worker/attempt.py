@@ -8,18 +8,20 @@ import os
 import shutil
 import signal
 import tempfile
-from logging import Logger, LoggerAdapter
 from typing import Any
 
-from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelling, Crashed
 
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
 from .seam import ControlChannel, ControlSignalStatus
-from .spares import Spare
+from .spares import Spare, Spares
 from .states import States, name_of_end
+from .voice import repeat
+from .wire import Message
 
 _MIB = 1024 * 1024
+_HOOK_PATIENCE = 60.0  # seconds for the hooks of a run whose own process was killed
 
 
 class Attempt:
@@ -31,16 +33,18 @@ class Attempt:
         *,
         states: States,
         control: ControlChannel,
-        logger: Logger | LoggerAdapter[Any],
+        spares: Spares,
     ) -> None:
         self.flow_run = flow_run
         self.spare: Spare | None = None
         self.cancel_asked = False
+        self.begun = asyncio.Event()  # its flow is Running, or never will be
         self._states = states
         self._control = control
-        self._logger = logger
+        self._spares = spares
         self._concluded = False
         self._trouble = ""
+        self._hooks: list[str] = []  # what its flow wants to be told of: "crashed", "cancelling"
         self._grace = 0.0
         self._end: tuple[str, str] | None = None  # (verb of States, message): why this worker killed the process
 
@@ -48,12 +52,15 @@ class Attempt:
         self,
         spare: Spare,
         configuration: ProactiveJobConfiguration,
-        deployment: DeploymentResponse,
+        known: dict[str, Any],
         *,
         start_at: float,
         owner: str,
     ) -> ProactiveWorkerResult:
-        """Hand the run to `spare`, follow it to its end, and tell Prefect what its process could not."""
+        """Hand the run to `spare`, follow it to its end, and tell Prefect what its process could not.
+
+        `known` is what Jobs knows of the run, so that its process need not ask.
+        """
         self.spare = spare
         self._grace = configuration.cancel_grace
         port, token = self._control.register(self.flow_run.id)
@@ -63,52 +70,74 @@ class Attempt:
         limit = configuration.time_limit
         timer = asyncio.get_running_loop().call_later(limit, self._time_is_up, limit) if limit else None
         try:
-            spare.channel.send(
-                {
-                    "flow_run": self.flow_run.model_dump(mode="json"),
-                    "deployment": deployment.model_dump(mode="json"),
-                    "env": env,
-                    "working_dir": str(configuration.working_dir or scratch),
-                    "memory_limit": configuration.memory_limit and configuration.memory_limit * _MIB,
-                    "start_at": start_at,
-                    "owner": owner,
-                }
-            )
+            order = {
+                "flow_run": self.flow_run.model_dump(mode="json"),
+                **known,
+                "env": env,
+                "working_dir": str(configuration.working_dir or scratch),
+                "memory_limit": configuration.memory_limit and configuration.memory_limit * _MIB,
+                "start_at": start_at,
+                "owner": owner,
+            }
+            spare.channel.send(order)
             if self.cancel_asked or self._end is not None:
                 spare.kill()
             await self._follow(spare)
             status = await spare.ended()
+            if not self._concluded:
+                await self._tell_end(spare.pid, status, order)
         finally:
+            self.begun.set()
             if timer is not None:
                 timer.cancel()
             self._control.unregister(self.flow_run.id)
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
-        await self._tell_end(spare.pid, status)
         return ProactiveWorkerResult(identifier=str(spare.pid), status_code=0 if self._concluded else status or 1)
 
     async def _follow(self, spare: Spare) -> None:
         with contextlib.suppress(EOFError):
             while True:
                 message = await spare.channel.receive()
+                repeat(message)
+                if "running" in message or "concluded" in message:
+                    self.begun.set()
                 self._concluded = self._concluded or "concluded" in message
                 self._trouble = message.get("trouble", self._trouble)
+                self._hooks = message.get("hooks", self._hooks)
 
-    async def _tell_end(self, pid: int, status: int) -> None:
+    async def _tell_end(self, pid: int, status: int, order: Message) -> None:
         """The state that the process left untold. A process that concluded has told it itself."""
-        if self._concluded:
-            return
         run = self.flow_run.id
         if self._end is not None and self._end[0] == "timed_out":
             await self._states.timed_out(run, self._end[1])
         elif self.cancel_asked:
-            await self._states.cancelled(run, "Cancelled; the run's process had to be killed.")
-        elif self._end is not None:
-            await self._states.give_back(self.flow_run, self._end[1])  # only if its flow has not begun
-            await self._states.crashed(run, self._end[1])
+            why = "Cancelled; the run's process had to be killed."
+            await self._tell_hooks("cancelling", Cancelling(message=why), order)
+            await self._states.cancelled(run, why)
         else:
-            why = self._trouble or f"The run's process {pid} {name_of_end(status)}."
-            await self._states.crashed(run, why)
+            why = self._end[1] if self._end else self._trouble or f"The run's process {pid} {name_of_end(status)}."
+            if self._end is not None:
+                await self._states.give_back(self.flow_run, why)  # only if its flow has not begun
+            if await self._states.crashed(run, why):
+                await self._tell_hooks("crashed", Crashed(message=why), order)
+
+    async def _tell_hooks(self, kind: str, state: State[Any], order: Message) -> None:
+        """Run the flow's hooks for a state that its own process could not tell of, in a process like that one."""
+        if kind not in self._hooks:
+            return
+        try:
+            spare = await self._spares.take()
+            await spare.forked()
+        except ChildProcessError:
+            return
+        spare.channel.send({**order, "tell": state.model_dump(mode="json")})
+        patience = asyncio.get_running_loop().call_later(_HOOK_PATIENCE, spare.kill)
+        with contextlib.suppress(EOFError):
+            while True:
+                repeat(await spare.channel.receive())
+        await spare.ended()
+        patience.cancel()
 
     def _time_is_up(self, limit: float) -> None:
         self.kill("timed_out", f"The run took longer than its time limit of {limit:g} seconds and was killed.")

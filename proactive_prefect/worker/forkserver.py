@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -24,9 +23,9 @@ import sysconfig
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
+from ..lifeline import die_with_parent
 from .wire import Message
 
-_PR_SET_PDEATHSIG = 1
 _FILES_A_MESSAGE = 100
 
 # What a run imports on its way to its first line: imported once here instead of in each run.
@@ -50,6 +49,8 @@ _WARM = (
     "prefect.runtime.flow_run",
     "prefect.task_engine",
     "prefect.task_runners",
+    "pydantic.v1",
+    "rich._emoji_codes",
     "proactive_prefect.worker.child",
 )
 
@@ -93,7 +94,6 @@ class Forkserver:
         self._control = control
         self._files = files
         self._children: set[int] = set()
-        self._libc = ctypes.CDLL(None, use_errno=True)
 
     def _tell(self, message: Message) -> None:
         self._control.send(json.dumps(message).encode())
@@ -150,7 +150,7 @@ class Forkserver:
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            die_with_parent()
             if os.getppid() != server:  # it died before the line above
                 os._exit(1)
             os.setsid()
@@ -190,9 +190,11 @@ def main() -> None:
         raise SystemExit(f"the forkserver cannot import what it needs: {broken}")
     failed = _preload(json.loads(sys.argv[2]))
     from . import seam
-    from .child import run_one
+    from .child import rehearse, run_one
 
     seam.share_tls()
+    seam.complete_models()
+    rehearse()
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages that all runs share
     server = Forkserver(control, _user_files())
@@ -201,7 +203,7 @@ def main() -> None:
     except BrokenPipeError:
         return  # the worker is gone
     if child_end is not None:
-        raise SystemExit(run_one(child_end))
+        run_one(child_end)
 
 
 if __name__ == "__main__":

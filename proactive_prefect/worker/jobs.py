@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import Flow, FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 
 from ..errors import InputError
 from .job import ProactiveJobConfiguration
+from .seam import base_environment
 from .wake import Together
 
 if TYPE_CHECKING:
     from .worker import ProactiveWorker
+
+_STORAGE_AGE = 60.0  # seconds for which the server's default place for results is taken for known
 
 
 class Jobs:
@@ -25,7 +30,9 @@ class Jobs:
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
         self.deployment = Together(self._read_deployment)
-        self._flows: dict[UUID, Any] = {}
+        self._flows: dict[UUID, Flow] = {}
+        self._storage: dict[str, Any] = {}
+        self._storage_at = -_STORAGE_AGE
 
     async def configure(
         self, worker: ProactiveWorker, flow_run: FlowRun, deployment: DeploymentResponse
@@ -34,8 +41,6 @@ class Jobs:
 
         Raises InputError for a variable that has no place in this type of pool.
         """
-        if flow_run.flow_id not in self._flows:
-            self._flows[flow_run.flow_id] = await self._client.read_flow(flow_run.flow_id)
         own = dict(flow_run.job_variables or {})
         values = dict(deployment.job_variables or {})
         if isinstance(values.get("env"), dict):
@@ -49,12 +54,28 @@ class Jobs:
         configuration.prepare_for_flow_run(
             flow_run=flow_run,
             deployment=deployment,
-            flow=self._flows[flow_run.flow_id],
+            flow=await self._flow(flow_run.flow_id),
             work_pool=worker.work_pool,
             worker_name=worker.name,
             worker_id=worker.backend_id,
         )
         return configuration
+
+    async def known(self, flow_run: FlowRun, deployment: DeploymentResponse) -> dict[str, Any]:
+        """What the run's process would ask the server for, and this one knows."""
+        if time.monotonic() - self._storage_at > _STORAGE_AGE:
+            storage = await self._client.read_server_default_result_storage()
+            self._storage, self._storage_at = storage.model_dump(mode="json"), time.monotonic()
+        return {
+            "deployment": deployment.model_dump(mode="json"),
+            "flow": (await self._flow(flow_run.flow_id)).name,
+            "storage": self._storage,
+        }
+
+    async def _flow(self, flow_id: UUID) -> Flow:
+        if flow_id not in self._flows:
+            self._flows[flow_id] = await self._client.read_flow(flow_id)
+        return self._flows[flow_id]
 
     async def _read_deployment(self, deployment_id: UUID | None) -> DeploymentResponse | None:
         if deployment_id is None:
@@ -65,8 +86,8 @@ class Jobs:
             return None
 
 
-async def asked_once(client: PrefectClient, mark: str) -> dict[str, str]:
-    """Settings that spare each process of a run from asking the server what this one knows."""
+async def environment(client: PrefectClient, mark: str) -> dict[str, str]:
+    """The environment of all processes of runs, with settings that spare each from asking what this one knows."""
     known = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false"}  # done by this process
     try:
         await client.request("GET", "/csrf-token", params={"client": mark})
@@ -75,4 +96,4 @@ async def asked_once(client: PrefectClient, mark: str) -> dict[str, str]:
             known["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
     except httpx.HTTPError:
         pass  # away: then each process asks for itself
-    return known
+    return {**os.environ, **base_environment(), **known}

@@ -48,6 +48,11 @@ class Liveness:
         else:
             self._orphans.forget(run_id)
 
+    @property
+    def others(self) -> bool:
+        """Whether other workers hold runs, or may: nothing was heard yet."""
+        return self._survey or self._orphans.others
+
     def resurvey(self) -> None:
         """Events may have been missed: ask once which runs others hold."""
         self._survey = True

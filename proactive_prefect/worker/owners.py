@@ -131,6 +131,11 @@ class Orphans:
         self._pool = pool
         self._heard: dict[UUID, float] = {}  # runs of other workers, and when they last gave a sign
 
+    @property
+    def others(self) -> bool:
+        """Whether other workers hold runs."""
+        return bool(self._heard)
+
     def sign(self, run_id: UUID) -> None:
         """A run of another worker gave a sign of life."""
         self._heard[run_id] = time.monotonic()

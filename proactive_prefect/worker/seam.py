@@ -5,21 +5,52 @@
 
 from __future__ import annotations
 
+import atexit
 import ssl
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
 import certifi
 import prefect.client.orchestration as orchestration
+import prefect.deployments.steps.core as steps
+import prefect.events.related as related
 import prefect.flow_engine as flow_engine
 from prefect._flow_run_suspension import FlowRunSuspensionRequest, mark_flow_run_suspension_requested
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events import Event
+from prefect.events.clients import get_events_client
+from prefect.events.worker import EventsWorker, ProcessPoolForwardingEventsClient
+from prefect.logging.handlers import APILogWorker, set_api_log_sink
 from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
-from prefect.settings import PREFECT_API_SSL_CERT_FILE
+from prefect.runner._hook_runner import HookRunner
+from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_WORKER_QUERY_SECONDS
+from prefect.types._datetime import now
+from prefect.workers.base import BaseJobConfiguration, BaseWorker
+from pydantic import BaseModel
 
-__all__ = ["ControlChannel", "ControlSignalStatus", "mark_suspended", "quieten_engine", "share_tls"]
+__all__ = [
+    "ControlChannel",
+    "ControlSignalStatus",
+    "HookRunner",
+    "base_environment",
+    "complete_models",
+    "end_services",
+    "give_events",
+    "give_logs",
+    "know_related",
+    "mark_suspended",
+    "quieten_engine",
+    "send_event",
+    "send_log",
+    "serve_health",
+    "share_tls",
+    "speak_alone",
+]
 
 
 @contextmanager
@@ -66,3 +97,92 @@ def share_tls() -> None:
 def mark_suspended(flow_run_id: UUID, state: State[Any]) -> None:
     """Tell the engine of this process that its run was suspended from outside: it stops at its next boundary."""
     mark_flow_run_suspension_requested(flow_run_id, state)
+
+
+def base_environment() -> dict[str, str]:
+    """The environment that Prefect gives to each run: its settings, as variables."""
+    return BaseJobConfiguration._base_environment()
+
+
+def complete_models() -> None:
+    """Have pydantic finish Prefect's models, which it leaves to their first use: in each run, a third of a second."""
+
+    def below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+        for each in model.__subclasses__():
+            yield each
+            yield from below(each)
+
+    for model in set(below(BaseModel)):
+        if model.__module__.startswith("prefect.") and not model.__pydantic_complete__:
+            model.model_rebuild(raise_errors=False)
+
+
+def give_logs(sink: Callable[[dict[str, Any]], None]) -> None:
+    """Have Prefect's log handler give each line for the API to `sink`."""
+    set_api_log_sink(sink)
+
+
+def give_events(queue: Any) -> None:
+    """Have Prefect put each event of this process into `queue`, as `(kind, event)`."""
+    EventsWorker.set_client_override(ProcessPoolForwardingEventsClient, event_queue=queue)
+    module: Any = steps
+    module.get_events_client = lambda **_: ProcessPoolForwardingEventsClient(queue)
+
+
+def speak_alone() -> None:
+    """Undo the two above: Prefect sends logs and events of this process by itself."""
+    set_api_log_sink(None)
+    EventsWorker.set_client_override(None)
+    module: Any = steps
+    module.get_events_client = get_events_client
+
+
+def know_related(flow_run: FlowRun, deployment: DeploymentResponse, flow_name: str) -> None:
+    """Let Prefect find here what it relates each event of the run to, instead of asking for each."""
+
+    cache: Any = related.RESOURCE_CACHE
+
+    def know(kind: str, key: Any, name: str | None, tags: list[str], resource_id: Any = None) -> None:
+        if key is not None and name is not None:
+            thing: Any = SimpleNamespace(id=resource_id or key, name=name, tags=tags)
+            cache[f"{kind}.{key}"] = ({"kind": kind, "object": thing}, now("UTC"))
+
+    know("flow", flow_run.flow_id, flow_name, [])
+    know("deployment", deployment.id, deployment.name, deployment.tags)
+    know("work-queue", flow_run.work_queue_id, flow_run.work_queue_name, [])
+    know("work-pool", flow_run.work_pool_name, flow_run.work_pool_name, [], flow_run.work_pool_id)
+
+
+def send_log(log: dict[str, Any]) -> None:
+    """Send a log line to the API, in a batch with others."""
+    APILogWorker.instance().send(log)
+
+
+def send_event(event: Event) -> None:
+    """Send an event, over the one websocket for events of this process."""
+    EventsWorker.instance().send(event)
+
+
+def end_services() -> None:
+    """What the interpreter does first when it ends: wait for threads, Prefect's services among them, and clean up.
+
+    The rest of its end, the taking apart of all that was imported, would first copy all memory shared with the fork.
+    """
+    ending: Any = threading
+    ending._shutdown()
+    atexit._run_exitfuncs()
+
+
+@contextmanager
+def serve_health(worker: BaseWorker[Any, Any, Any]) -> Iterator[None]:
+    """Answer Prefect's health check of a worker for as long as this lasts."""
+    from prefect.workers.server import build_healthcheck_server  # a web framework, which few need
+
+    server = build_healthcheck_server(worker, PREFECT_WORKER_QUERY_SECONDS.value())
+    thread = threading.Thread(target=server.run, name="health", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()

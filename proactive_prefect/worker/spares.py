@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import wire
+from .job import ProactiveJobConfiguration
 
 _READ_AT_START = ("PREFECT_", "PYTHON", "LD_")
 
@@ -293,6 +294,11 @@ class Spares:
             return await generation.fork()
         finally:
             generation.retire()
+
+    async def suited(self, job: ProactiveJobConfiguration) -> Spare:
+        """A process as the job needs it: a ready spare, or one of a new interpreter."""
+        env = {name: value for name, value in job.env.items() if value is not None}
+        return await (self.fresh(env) if job.isolation == "spawn" or self.differs(env) else self.take())
 
     def differs(self, env: Mapping[str, str]) -> bool:
         """Whether `env` has what an interpreter, or Prefect, reads only when it starts."""

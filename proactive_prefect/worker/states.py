@@ -92,8 +92,11 @@ class States:
             return False
         return state is not None and state.type == StateType.PENDING and state.message == self._signed
 
-    async def settle(self, flow_run_id: UUID, state: State[Any], *, only_from: tuple[StateType, ...] = HELD) -> None:
-        """Bring a run that nobody works on any more to `state`, unless it has left `only_from`; keeps trying."""
+    async def settle(self, flow_run_id: UUID, state: State[Any], *, only_from: tuple[StateType, ...] = HELD) -> bool:
+        """Bring a run that nobody works on any more to `state`, unless it has left `only_from`; keeps trying.
+
+        Gives whether this call brought it there.
+        """
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(_is_passing), wait=wait_random_exponential(multiplier=0.5, max=30), reraise=True
         ):
@@ -101,16 +104,18 @@ class States:
                 try:
                     now = (await self._client.read_flow_run(flow_run_id)).state
                     if now is None or now.type not in only_from:
-                        return
+                        return False
                     answer = await self._client.set_flow_run_state(flow_run_id, state)
                 except ObjectNotFound:
-                    return  # deleted meanwhile
+                    return False  # deleted meanwhile
                 if answer.status != SetStateStatus.ACCEPT:
                     self._logger.debug("%s was not accepted for %s: %s", state.name, flow_run_id, answer.details)
+                return answer.status == SetStateStatus.ACCEPT
+        raise AssertionError("unreachable: it is tried until it returns")
 
-    async def crashed(self, flow_run_id: UUID, why: str) -> None:
+    async def crashed(self, flow_run_id: UUID, why: str) -> bool:
         """The run's process is gone without having told how it ended."""
-        await self.settle(flow_run_id, Crashed(message=why))
+        return await self.settle(flow_run_id, Crashed(message=why))
 
     async def cancelled(self, flow_run_id: UUID, why: str) -> None:
         """The run was cancelled and its process is gone."""

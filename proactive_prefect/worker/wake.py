@@ -14,13 +14,28 @@ from logging import Logger, LoggerAdapter
 from typing import Any
 from uuid import UUID
 
+from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 
 # Deployments, queues and the pool itself matter because a change to them can make runs due without a word.
 _PREFIXES = ["prefect.flow-run.", "prefect.deployment.", "prefect.work-pool.", "prefect.work-queue."]
+SLOW_LOOK = 120.0  # seconds between two far looks while events arrive
+# Seconds after a change of a deployment at which Prefect's scheduler may have made its runs, which no event tells.
+_AFTER_CHANGE = (8.0, 65.0)
 _RECONNECT = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last one stays
+
+
+_FREES = {kind.value for kind in (*TERMINAL_STATES, StateType.PAUSED)}  # states that hold no slot
+
+
+def freed_by(event: Event) -> UUID | None:
+    """The deployment whose run ended, or was suspended, so that others may go; None if the event tells of no such."""
+    deployment = event.resource_in_role.get("deployment")
+    if deployment is None or event.resource.get("prefect.state-type") not in _FREES:
+        return None
+    return UUID(deployment.id.removeprefix("prefect.deployment."))
 
 
 class Ears:
@@ -101,6 +116,44 @@ class Alarm:
                 # At most a minute at a time: a machine that slept, or a clock that was set, is noticed.
                 await asyncio.wait_for(self._rung.wait(), min(left, 60.0))
         self._rung.clear()
+
+
+class FarLooks:
+    """When to look far ahead: now and then, at once after a change or a gap, and when the scheduler followed it."""
+
+    def __init__(self) -> None:
+        self._slow = 0.0
+        self._at: list[float] = []
+        self._now = True
+
+    def now(self) -> None:
+        """Something may have been missed: look at once."""
+        self._now = True
+
+    def at(self, instant: float) -> None:
+        """Look at that instant (epoch seconds), too."""
+        self._at.append(instant)
+
+    def after_change(self) -> None:
+        """A deployment, a queue or the pool changed: look now, and when the scheduler may have made runs for it."""
+        now = time.time()
+        self._at = [now + after for after in _AFTER_CHANGE]
+        self._now = True
+
+    def take(self) -> bool:
+        """Whether a far look is due now."""
+        due = time.time() >= self.next()
+        self._now = False
+        return due
+
+    def done(self, began: float) -> None:
+        """A far look that began then has succeeded."""
+        self._at = [each for each in self._at if each > began]
+        self._slow = began + SLOW_LOOK
+
+    def next(self) -> float:
+        """The instant of the next one, as far as is known."""
+        return 0.0 if self._now else min([self._slow, *self._at])
 
 
 class Together:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,22 +29,20 @@ from ..prefect_api import PrefectApi
 from ..settings import Settings
 from .attempt import Attempt
 from .job import ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult
-from .jobs import Jobs, asked_once
+from .jobs import Jobs, environment
 from .liveness import Liveness
 from .owners import Lock, Orphans, Owner
-from .seam import ControlChannel
+from .seam import ControlChannel, serve_health
 from .slots import Slots
 from .spares import Spare, Spares
 from .states import States
-from .wake import Alarm, Ears
+from .wake import SLOW_LOOK, Alarm, Ears, FarLooks, freed_by
 
 _AHEAD = 300.0  # seconds for which instants are fetched ahead
 _LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
-_SLOW_LOOK = 120.0  # seconds between two looks while events arrive
-# Seconds after a change of a deployment at which Prefect's scheduler may have made its runs, which no event tells.
-_AFTER_CHANGE = (8.0, 65.0)
 _BLIND_LOOK = 10.0  # seconds between two looks while they do not: as often as any Prefect worker
-_AT_ONCE = 6  # runs between claim and handing over at one time: the embedded database answers no faster to more
+_AT_ONCE = 6  # runs between claim and Running at one time: the embedded database answers no faster to more
+_LONG_START = 5.0  # seconds after which a run that is not Running yet (it fetches its code) holds up no other
 
 
 class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult]):
@@ -69,12 +68,13 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         self._alarm = Alarm()
         self._ears = Ears(heard=self._hear, reconnected=self._reconnected, logger=self._log)
         self._control = ControlChannel()
-        self._looked_at, self._look_far = time.time(), True
-        self._far_at: list[float] = []
+        self._looked_at = time.time()
+        self._far = FarLooks()
         self._stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
         self._seeking: set[UUID] = set()
+        self._taken: deque[UUID] = deque(maxlen=1000)  # states of runs that were begun: their events are no news
 
     async def start(
         self,
@@ -86,8 +86,13 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
 
         `run_once`: run what is due now, wait for it, return.
         """
-        async with self, self._control:
+        async with AsyncExitStack() as stack:
+            if with_healthcheck:
+                stack.enter_context(serve_health(self))
+            await stack.enter_async_context(self)
+            await stack.enter_async_context(self._control)
             self._lock.__enter__()
+            self._api = PrefectApi(self.client, self._settings)
             self._jobs = Jobs(self.client)
             self._states = States(self.client, signed=self._me.claim(), logger=self._log)
             orphans = Orphans(self.client, self._states, self._lock, self._me, self._pool_name)
@@ -95,11 +100,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             self._spares = Spares(
                 size=self._settings.worker_spares,
                 preload=[name.strip() for name in self._settings.worker_preload.split(",") if name.strip()],
-                env={
-                    **os.environ,
-                    **ProactiveJobConfiguration._base_environment(),
-                    **await asked_once(self.client, self._me.mark),
-                },
+                env=await environment(self.client, self._me.mark),
                 logger=self._log,
             )
             try:
@@ -146,28 +147,26 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
 
     def is_worker_still_polling(self, query_interval_seconds: float) -> bool:
         """For the health check: whether the worker has looked for runs lately."""
-        return time.time() - self._looked_at < max(3 * _SLOW_LOOK, 30 * query_interval_seconds)
+        return time.time() - self._looked_at < max(3 * SLOW_LOOK, 30 * query_interval_seconds)
 
     def _reconnected(self) -> None:
         self._liveness.resurvey()
-        self._alarm_all()
-
-    def _alarm_all(self) -> None:
-        self._look_far = True
+        self._far.now()
         self._alarm.ring()
 
     def _hear(self, event: Event) -> None:
         kind = event.resource.get("prefect.state-type")
         if not event.resource.id.startswith("prefect.flow-run."):  # a deployment, a queue, or the pool changed
-            now = time.time()
-            self._far_at = [now + after for after in _AFTER_CHANGE]
-            self._alarm_all()
+            self._far.after_change()
+            self._alarm.ring()
             return
         run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
         attempt = self._attempts.get(run_id)
         if attempt is None:
             self._liveness.hear(run_id, event)
-        if kind == StateType.SCHEDULED and attempt is None:
+            if (deployment := freed_by(event)) is not None:
+                self._use_free_slot(deployment)
+        if kind == StateType.SCHEDULED and attempt is None and event.id not in self._taken:
             self._seeking.add(run_id)
             self._alarm.ring()
         elif kind in (StateType.CANCELLING, StateType.CANCELLED) and attempt is not None:
@@ -177,25 +176,19 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
 
     async def _watch(self) -> None:
         """Look when something may be due. A look asks the server, which knows limits, priorities and pauses."""
-        far_next = 0.0
         while True:
-            now = time.time()
-            far = self._look_far or now >= min([far_next, *self._far_at])
-            if far:
-                self._look_far = False
+            began, far = time.time(), self._far.take()
             try:
                 await self._look(_AHEAD if far else _LEAD)
                 if far:
-                    self._far_at = [each for each in self._far_at if each > now]
-                    far_next = now + _SLOW_LOOK
+                    self._far.done(began)
             except Exception as error:
-                self._look_far = self._look_far or far
+                if far:
+                    self._far.now()
                 self._log.warning("Could not look for runs: %s", error or type(error).__name__)
                 await asyncio.sleep(2)
-            await self._alarm.wait(
-                lead=_LEAD,
-                until=min([far_next, *self._far_at, *([] if self._ears.connected else [time.time() + _BLIND_LOOK])]),
-            )
+            blind = [] if self._ears.connected else [time.time() + _BLIND_LOOK]
+            await self._alarm.wait(lead=_LEAD, until=min([self._far.next(), *blind]))
 
     async def _look(self, ahead: float) -> None:
         """Ask for the runs of the next `ahead` seconds, begin those that are due and set the alarm for the others."""
@@ -231,14 +224,16 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if ahead > _LEAD:
             self._alarm.replace(instants)
         elif sought - self._attempts.keys():
-            self._far_at.append(asked + 1)  # it may be for later: fetch its instant
+            self._far.at(asked + 1)  # it may be for later: fetch its instant
 
     def _begin(self, flow_run: FlowRun) -> bool:
         """Begin a run unless the worker's own limit is reached."""
         if self._slots.is_full(len(self._attempts)):
             return False
-        attempt = Attempt(flow_run, states=self._states, control=self._control, logger=self._log)
+        attempt = Attempt(flow_run, states=self._states, control=self._control, spares=self._spares)
         self._attempts[flow_run.id] = attempt
+        if flow_run.state is not None:
+            self._taken.append(flow_run.state.id)  # an event has its state's id
         self._spawn(self._work(attempt))
         return True
 
@@ -265,10 +260,16 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if self._slots.is_news() or self.work_pool.concurrency_limit is not None:
             self._alarm.ring()
 
+    def _is_alone(self, attempt: Attempt) -> bool:
+        """Whether no other run of its deployment is known to be at work, here or at another worker."""
+        same = attempt.flow_run.deployment_id
+        rivals = [one for one in self._attempts.values() if one.flow_run.deployment_id == same]
+        return rivals == [attempt] and not self._liveness.others
+
     async def _claim_and_run(self, attempt: Attempt) -> None:
         flow_run = attempt.flow_run
         async with self._starting:
-            if self._stopping or await is_settled(PrefectApi(self.client, self._settings), flow_run):
+            if self._stopping or await is_settled(self._api, flow_run, alone=self._is_alone(attempt)):
                 return
             reading = asyncio.ensure_future(self._jobs.deployment(flow_run.deployment_id))
             claim = await self._states.claim(flow_run)
@@ -283,14 +284,12 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 await self._states.cancelled(flow_run.id, "Its deployment no longer exists.")
                 return
             configuration = await self._jobs.configure(self, flow_run, deployment)
-            spare = await self._process(configuration)
-        await self._run(attempt, spare, configuration, deployment)
-
-    async def _process(self, configuration: ProactiveJobConfiguration) -> Spare:
-        env = {name: value for name, value in configuration.env.items() if value is not None}
-        if configuration.isolation == "spawn" or self._spares.differs(env):
-            return await self._spares.fresh(env)
-        return await self._spares.take()
+            spare = await self._spares.suited(configuration)
+            work = asyncio.create_task(self._run(attempt, spare, configuration, deployment))
+            if (due := flow_run.next_scheduled_start_time) is None or due.timestamp() <= time.time():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(attempt.begun.wait(), _LONG_START)
+        await work
 
     async def _run(
         self,
@@ -300,11 +299,12 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         deployment: DeploymentResponse,
     ) -> ProactiveWorkerResult:
         due = attempt.flow_run.next_scheduled_start_time
+        known = await self._jobs.known(attempt.flow_run, deployment)
         pid = await spare.forked()
         return await attempt.run(
             spare,
             configuration,
-            deployment,
+            known,
             start_at=due.timestamp() if due else 0.0,
             owner=self._me.signature(pid),
         )
@@ -317,10 +317,10 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     ) -> ProactiveWorkerResult:
         """Prefect's way to run one claimed run on this worker: in a spare process, to its end."""
         deployment = await self._jobs.deployment(flow_run.deployment_id)
-        attempt = Attempt(flow_run, states=self._states, control=self._control, logger=self._log)
+        attempt = Attempt(flow_run, states=self._states, control=self._control, spares=self._spares)
         self._attempts[flow_run.id] = attempt
         try:
-            spare = await self._process(configuration)
+            spare = await self._spares.suited(configuration)
             if task_status is not None:
                 task_status.started(await spare.forked())
             return await self._run(attempt, spare, configuration, deployment)

@@ -1,0 +1,192 @@
+"""What a run's life meets besides running: hooks, suspension, limits, priorities, code from elsewhere, checks."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+
+import httpx
+import pytest
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.states import Suspended
+
+from ..support import free_port, wait_until
+from .conftest import Project
+
+_FLOWS = """
+import os, signal, time
+from pathlib import Path
+from prefect import flow, task
+from prefect.flow_runs import suspend_flow_run
+
+
+def note(file, word):
+    with open(file, "a") as out:
+        out.write(f"{word} {os.getpid()} {time.time()}\\n")
+
+
+def told(flow, flow_run, state):
+    note(flow_run.parameters["file"], f"told:{state.type.value}")
+
+
+@flow(on_crashed=[told], on_cancellation=[told])
+def hooked(file: str, deaf: bool = False):
+    if deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(file, "began")
+    while True:
+        time.sleep(0.1)
+
+
+@flow
+def asks(file: str):
+    note(file, "asked")
+    suspend_flow_run(timeout=300)
+    note(file, "answered")
+
+
+@task
+def step(file: str):
+    note(file, "step")
+    time.sleep(0.2)
+
+
+@flow
+def steps(file: str, count: int):
+    for _ in range(count):
+        step(file)
+    note(file, "through")
+
+
+@flow
+def place(file: str):
+    note(file, f"in:{os.getcwd()}:{os.environ.get('WHO')}")
+"""
+
+
+async def _deploy(project: Project, *flows: str) -> None:
+    (project.folder / "life.py").write_text(_FLOWS)
+    for flow in flows:
+        await project.deploy(flow, f"life.py:{flow}")
+
+
+async def test_hooks_are_told_of_an_end_that_the_process_could_not_tell(project: Project) -> None:
+    """`on_crashed` runs after kill -9 of the run's process, `on_cancellation` of a run that heeds it or not."""
+    await _deploy(project, "hooked")
+    await project.worker()
+    files = {word: project.folder / f"{word}.txt" for word in ("killed", "cancelled", "deaf")}
+    runs = {word: await project.start("hooked", file=str(file), deaf=word == "deaf") for word, file in files.items()}
+    for file in files.values():
+        await wait_until(lambda file=file: file.exists() and "began" in file.read_text(), what="the flow began")
+    pid = int(files["killed"].read_text().split()[1])
+    next(process for process in project.processes() if process.pid == pid).kill()
+    for word in ("cancelled", "deaf"):
+        await project.cancel(runs[word])
+    for word, state in (("killed", "Crashed"), ("cancelled", "Cancelled"), ("deaf", "Cancelled")):
+        await project.ended(runs[word], state)
+        hook = "told:CRASHED" if word == "killed" else "told:CANCELLING"
+        told = files[word]
+        await wait_until(lambda told=told, hook=hook: hook in told.read_text(), what=f"{hook} of {word}")
+        assert told.read_text().count("told:") == 1
+
+
+async def test_a_suspended_run_leaves_its_process_and_comes_back_when_resumed(project: Project) -> None:
+    """A flow that suspends itself, and one that is suspended from outside: no process waits; Resume runs it on."""
+    await _deploy(project, "asks", "steps")
+    await project.worker()
+    run = await project.start("asks")
+    await project.ended(run, "Suspended")
+    (asked,) = project.lines("asked")
+    await wait_until(lambda: asked.pid not in [each.pid for each in project.processes()], what="its process is gone")
+    await project.client.resume_flow_run(run.id)
+    await project.ended(run, "Completed")
+    assert len(project.lines("answered")) == 1
+
+    long = await project.start("steps", count=200)
+    (first, *_) = await project.wrote("step")
+    await project.client.set_flow_run_state(long.id, Suspended(timeout_seconds=300))
+    await wait_until(lambda: first.pid not in [each.pid for each in project.processes()], what="it stopped")
+    await project.ended(long, "Suspended")
+    assert not project.lines("through")
+
+
+async def test_limits_of_a_deployment_and_of_a_queue(project: Project) -> None:
+    """One at a time, by the deployment's limit or its queue's, and the next begins as soon as the slot is free."""
+    queue = await project.client.create_work_queue("narrow", work_pool_name=project.pool, concurrency_limit=1)
+    await project.worker()
+    for nth, options in enumerate(({"concurrency_limit": 1}, {"work_queue_name": queue.name})):
+        await project.deploy("slow", **options)
+        words = [f"{nth}a.", f"{nth}b."]
+        runs = [await project.start("slow", seconds=2, word=word) for word in words]
+        for run in runs:
+            await project.ended(run, "Completed", timeout=90)
+        first, second = sorted(next(line.at for line in project.lines(word)) for word in words)
+        assert 2 <= second - first < 20  # Prefect alone would look again after 30 s
+
+
+async def test_queues_go_by_priority_and_may_be_paused(project: Project) -> None:
+    """Runs of a paused queue wait, alone; released, those of the queue with the better priority go first."""
+    client = project.client
+    for name, priority in (("later", 20), ("sooner", 2)):
+        await client.create_work_queue(name, work_pool_name=project.pool, priority=priority, is_paused=True)
+    runs = []
+    for name in ("later", "sooner"):
+        await project.deploy("quick", work_queue_name=name)
+        runs.append(await project.start("quick", word=f"{name}."))
+    await project.worker("--limit", "1")
+    await project.deploy("quick")
+    await project.ended(await project.start("quick", word="free."), "Completed")
+    assert [line.word for line in project.lines()] == ["free."]
+    await client.update_work_pool(project.pool, WorkPoolUpdate(is_paused=True))
+    for name in ("later", "sooner"):
+        found = await client.read_work_queue_by_name(name, work_pool_name=project.pool)
+        await client.update_work_queue(found.id, is_paused=False)
+    await client.update_work_pool(project.pool, WorkPoolUpdate(is_paused=False))
+    for run in runs:
+        await project.ended(run, "Completed")
+    assert [line.word for line in project.lines()] == ["free.", "sooner.", "later."]
+
+
+async def test_code_from_a_repository_and_the_variables_of_a_job(project: Project) -> None:
+    """A `git_clone` pull step is run for each run; `env` and `working_dir` are the run's own."""
+    origin = project.folder / "origin"
+    origin.mkdir()
+    (origin / "life.py").write_text(_FLOWS)
+    for command in ("init -q -b main", "add .", "-c user.name=t -c user.email=t@localhost commit -q -m first"):
+        await asyncio.to_thread(subprocess.run, ["git", *command.split()], cwd=origin, check=True)
+    clone = {"prefect.deployments.steps.git_clone": {"repository": f"file://{origin}", "branch": "main"}}
+    await project.deploy("place", "life.py:place", pull_steps=[clone], job_variables={"env": {"WHO": "somebody"}})
+    await project.worker()
+    await project.ended(await project.start("place"), "Completed")
+    folder = project.folder / "elsewhere"
+    folder.mkdir()
+    (folder / "life.py").write_text(_FLOWS)
+    await project.deploy("place", "life.py:place", pull_steps=[], job_variables={"working_dir": str(folder)})
+    await project.ended(await project.start("place"), "Completed")
+    cloned, placed = project.lines("in:")
+    assert cloned.word.endswith("origin:somebody") or cloned.word.endswith("origin-main:somebody")
+    assert placed.word == f"in:{folder}:None"
+
+
+async def test_a_health_check_answers(project: Project) -> None:
+    """`prefect worker start --with-healthcheck` answers on its port."""
+    port = str(free_port())
+    await project.worker("--with-healthcheck", PREFECT_WORKER_WEBSERVER_PORT=port)
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
+
+
+@pytest.mark.slow
+async def test_a_slot_that_another_worker_frees_is_used_soon(project: Project) -> None:
+    """Two workers, a deployment's limit of one: who was refused hears that the other's run has ended."""
+    await project.deploy("slow", concurrency_limit=1)
+    await project.worker("--limit", "1")
+    first = await project.start("slow", seconds=15, word="first.")
+    await project.wrote("first.")
+    await project.worker()
+    second = await project.start("slow", seconds=0, word="second.")
+    await project.ended(first, "Completed")
+    await project.ended(second, "Completed")
+    ended = (await project.client.read_flow_run(first.id)).end_time
+    assert ended is not None
+    assert project.lines("second.")[0].at - ended.timestamp() < 10
