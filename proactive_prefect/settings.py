@@ -143,6 +143,9 @@ class Settings(BaseSettings):
     worker_grace: float = Field(
         default=10.0, ge=0, le=3600, description="Seconds that a worker which is stopped lets its runs finish."
     )
+    worker_owner_limit: int | None = Field(
+        default=None, ge=1, description="Runs at once, on one worker, of rules that have the same owner."
+    )
     worker_preload: str = Field(
         default="",
         description="Modules, separated by commas, that a worker imports once for all runs instead of in each.",

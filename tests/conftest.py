@@ -34,9 +34,12 @@ class Server:
     log: Path
 
 
-def start_server(home: Path, **settings: str) -> tuple[Server, subprocess.Popen[bytes]]:
-    """Start a Prefect server whose files are all in `home`, with these settings, and wait until it is healthy."""
-    port = free_port()
+def start_server(home: Path, port: int = 0, **settings: str) -> tuple[Server, subprocess.Popen[bytes]]:
+    """Start a Prefect server whose files are all in `home`, with these settings, and wait until it is healthy.
+
+    `port` 0 is a free one.
+    """
+    port = port or free_port()
     api_url = f"http://127.0.0.1:{port}/api"
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PROACTIVE_"))},

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 
 
-class Slots:
-    """What one worker knows of limits: its own (`at_most` runs at once, None: no limit), and those it met elsewhere."""
+def rule_owner(flow_run: FlowRun) -> str | None:
+    """The owner of the rule that the run carries; None without a rule, or an owner."""
+    try:
+        owner = json.loads(flow_run.parameters["rule"])["owner"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return owner if isinstance(owner, str) else None
 
-    def __init__(self, at_most: int | None) -> None:
+
+class Slots:
+    """What one worker knows of limits: its own, and those it met elsewhere.
+
+    Its own are `at_most` runs at once, and `of_an_owner` runs at once of rules of the same owner; None: no limit.
+    """
+
+    def __init__(self, at_most: int | None, of_an_owner: int | None = None) -> None:
         self._at_most = at_most
+        self._of_an_owner = of_an_owner
         self._was_full = False
         self._waiting: dict[UUID | None, list[FlowRun]] = {}
         self.queues_limited = False
 
-    def is_full(self, at_work: int) -> bool:
-        """Whether the worker's own limit is reached; remembered until a run ends."""
-        if self._at_most is None or at_work < self._at_most:
-            return False
-        self._was_full = True
-        return True
+    def admits(self, flow_run: FlowRun, at_work: Collection[FlowRun]) -> bool:
+        """Whether the worker's own limits leave room for the run; where they do not, that is remembered."""
+        full = self._at_most is not None and len(at_work) >= self._at_most
+        if self._of_an_owner is not None and (owner := rule_owner(flow_run)) is not None:
+            full = full or sum(rule_owner(each) == owner for each in at_work) >= self._of_an_owner
+        self._was_full = self._was_full or full
+        return not full
 
     def wait(self, flow_run: FlowRun) -> None:
         """A run was refused its slot of the deployment's limit: it goes next when one of that deployment ends here."""

@@ -59,7 +59,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         super().__init__(work_pool_name, **options)
         self._settings = Settings()
         self._queues: list[str] = sorted(options.get("work_queues") or [])
-        self._slots = Slots(options.get("limit"))
+        self._slots = Slots(options.get("limit"), self._settings.worker_owner_limit)
         self._log = get_worker_logger(self)
         self._me = Owner(worker=self.name, host=socket.gethostname(), mark=uuid4().hex[:12])
         self._lock = Lock(self._settings.home, self._me, work_pool_name)
@@ -219,23 +219,21 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 instants[flow_run.id] = due.timestamp()
             else:
                 self._alarm.unset(flow_run.id)
-                if not self._begin(flow_run):
-                    break
+                self._begin(flow_run)
         if ahead > _LEAD:
             self._alarm.replace(instants)
         elif sought - self._attempts.keys():
             self._far.at(asked + 1)  # it may be for later: fetch its instant
 
-    def _begin(self, flow_run: FlowRun) -> bool:
-        """Begin a run unless the worker's own limit is reached."""
-        if self._slots.is_full(len(self._attempts)):
-            return False
+    def _begin(self, flow_run: FlowRun) -> None:
+        """Begin a run unless a limit of the worker's own is reached."""
+        if not self._slots.admits(flow_run, [each.flow_run for each in self._attempts.values()]):
+            return
         attempt = Attempt(flow_run, states=self._states, control=self._control, spares=self._spares)
         self._attempts[flow_run.id] = attempt
         if flow_run.state is not None:
             self._taken.append(flow_run.state.id)  # an event has its state's id
         self._spawn(self._work(attempt))
-        return True
 
     async def _work(self, attempt: Attempt) -> None:
         flow_run = attempt.flow_run

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -242,22 +243,29 @@ class Project:
             worker.wait(30)
 
 
-@pytest.fixture
-async def project(prefect_server: Server, tmp_path: Path) -> AsyncIterator[Project]:
-    """A project with no worker yet."""
+@asynccontextmanager
+async def project_on(server: Server, folder: Path) -> AsyncIterator[Project]:
+    """A project on a server, with no worker yet."""
     pool = f"pool-{uuid4().hex[:8]}"
-    (tmp_path / "flows.py").write_text(FLOWS)
-    (tmp_path / "helper.py").write_text("VALUE = 1\n")
-    env = {**prefect_server.env, "PROACTIVE_HOME": str(tmp_path / "home"), "PROACTIVE_TEST_POOL": pool}
-    async with PrefectClient(prefect_server.api_url) as client:
+    (folder / "flows.py").write_text(FLOWS)
+    (folder / "helper.py").write_text("VALUE = 1\n")
+    env = {**server.env, "PROACTIVE_HOME": str(folder / "home"), "PROACTIVE_TEST_POOL": pool}
+    async with PrefectClient(server.api_url) as client:
         template = ProactiveWorker.get_default_base_job_template()
         await client.create_work_pool(WorkPoolCreate(name=pool, type="proactive", base_job_template=template))
-        project = Project(tmp_path, pool, client, env)
+        project = Project(folder, pool, client, env)
         try:
             yield project
         finally:
             project.clean()
             await client.delete_work_pool(pool)
+
+
+@pytest.fixture
+async def project(prefect_server: Server, tmp_path: Path) -> AsyncIterator[Project]:
+    """A project with no worker yet."""
+    async with project_on(prefect_server, tmp_path) as project:
+        yield project
 
 
 def now() -> datetime:

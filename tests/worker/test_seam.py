@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import inspect
+import threading
 
 import prefect.client.orchestration as orchestration
+import prefect.deployments.steps.core as steps
+import prefect.events.related as related
+import prefect.events.worker as events
 import prefect.flow_engine as flow_engine
+import prefect.logging.handlers as handlers
 from prefect._flow_run_suspension import mark_flow_run_suspension_requested, observe_flow_run_suspension
 from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
+from prefect.runner._hook_runner import HookRunner
 from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
 
@@ -40,3 +47,29 @@ def test_a_worker_may_still_have_its_own_start() -> None:
     """Prefect's CLI starts a worker by `start` with these options, and a job's base environment is known."""
     assert {"run_once", "with_healthcheck", "printer"} <= set(inspect.signature(BaseWorker.start).parameters)
     assert isinstance(BaseJobConfiguration._base_environment(), dict)
+
+
+def test_logs_and_events_of_a_run_can_be_given_to_the_worker() -> None:
+    """Prefect's log handler takes a sink, its events a forwarding client, and what relates to a run is kept."""
+    assert list(inspect.signature(handlers.set_api_log_sink).parameters) == ["sink"]
+    assert "_api_log_sink(log)" in inspect.getsource(handlers.emit_api_log)
+    assert "emit_api_log(" in inspect.getsource(handlers.APILogHandler.emit)
+    forwarding = events.ProcessPoolForwardingEventsClient
+    assert next(iter(inspect.signature(forwarding).parameters)) == "event_queue"
+    assert forwarding.__name__ in inspect.getsource(importlib.import_module("prefect.events.utilities").emit_event)
+    assert "_client_override" in inspect.getsource(events.EventsWorker.instance)
+    assert "get_events_client(" in inspect.getsource(steps._emit_pull_step_event)
+    assert 'f"{kind}.{obj_id}"' in inspect.getsource(related._get_and_cache_related_object)
+
+
+def test_a_run_s_process_ends_as_an_interpreter_does() -> None:
+    """Python still has what waits for threads, and what runs the functions that are registered for its end."""
+    assert callable(getattr(threading, "_shutdown", None))
+    assert callable(getattr(atexit, "_run_exitfuncs", None))
+
+
+def test_hooks_can_be_run_for_a_process_that_was_killed() -> None:
+    """Prefect's runner of hooks takes a flow and runs those for a state."""
+    assert list(inspect.signature(HookRunner).parameters) == ["resolve_flow"]
+    for name in ("run_crashed_hooks", "run_cancellation_hooks"):
+        assert list(inspect.signature(getattr(HookRunner, name)).parameters) == ["self", "flow_run", "state"]

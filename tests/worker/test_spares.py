@@ -1,0 +1,39 @@
+"""Spare processes by themselves: forked from a clean process, gone without a trace."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import psutil
+import pytest
+
+from proactive_prefect.worker.spares import Spares
+
+from ..support import wait_until
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+async def test_spares_come_and_go_without_a_trace() -> None:
+    """The forkserver has one thread; forty processes later there are as many open files and children as before."""
+    asked = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
+    env = {**os.environ, **asked, "PREFECT_API_URL": "http://127.0.0.1:9/api"}  # no server: none is asked before a run
+    spares = Spares(size=2, preload=[], env=env, logger=logging.getLogger("test"))
+    me = psutil.Process()
+    await spares.start()
+    try:
+        generation = await spares._current()
+        server = next(child for child in me.children() if "proactive_prefect.worker.forkserver" in child.cmdline())
+        assert server.num_threads() == 1
+        await wait_until(lambda: len(generation.idle) == 2, what="two idle spares")
+        files = me.num_fds()
+        for _ in range(40):
+            spare = await spares.take()
+            spare.channel.close()  # as a worker that has no use for it
+            assert await spare.ended() == 0
+        await wait_until(lambda: len(generation.idle) == 2, what="two idle spares again")
+        assert len(server.children()) == 2
+        assert me.num_fds() == files
+    finally:
+        await spares.end()
+    assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
