@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 BESIDE := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help up test slow check docs chaos bench clean
+.PHONY: help up test slow check docs fuzz chaos bench clean
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: .venv/.dev  ## lint, types, import floors, and the coverage of the fast t
 docs: .venv/.dev  ## write the generated reference pages and build the site in site/
 	$(BIN)/python -m docs.generate
 	$(BIN)/mkdocs build --strict --quiet
+
+fuzz: .venv/.dev  ## fuzz what reads strangers' bytes, five minutes for each reader
+	$(BIN)/python -m tests.security.fuzz all -max_total_time=300 -max_len=4000 -print_final_stats=1
 
 chaos: .venv/.dev  ## the long form of the chaos tests
 	PROACTIVE_TEST_CHAOS=long $(BIN)/python -m pytest tests/chaos

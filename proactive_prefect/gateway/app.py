@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
 
-from fastapi import Depends, FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi import FastAPI
 
 from ..calendar.calendar import Calendar
 from ..heartbeat.wake import keep_waking
@@ -22,11 +19,11 @@ from ..settings import Settings
 from ..webhooks.dispatch import Dispatcher
 from ..webhooks.inbox import Inbox
 from . import calendar, deliveries, health, heartbeat, hooks, metrics, missed, page, rules, state, stream, why
-from .access import reader
+from .apidocs import add_docs
 from .background import at_work
 from .doors import Doors
 from .front import Front
-from .problems import Problem, answer_with_problems
+from .problems import answer_with_problems
 from .push import Projected, Push
 from .samples import CountRequests, Samples
 from .service import Service
@@ -93,28 +90,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(stream.router)
     app.include_router(page.router)
     app.mount("/page", page.files())
-
-    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(reader)])
-    async def openapi() -> JSONResponse:
-        return JSONResponse(_schema(app))
-
-    @app.get("/docs", include_in_schema=False, dependencies=[Depends(reader)])
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(openapi_url="/openapi.json", title=app.title)
-
+    add_docs(app)
     return app
-
-
-def _schema(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's own document, but with problems for the errors that FastAPI describes as its own."""
-    schema = app.openapi()
-    components = schema.setdefault("components", {}).setdefault("schemas", {})
-    components["Problem"] = Problem.model_json_schema()
-    components.pop("HTTPValidationError", None)
-    components.pop("ValidationError", None)
-    invalid = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for path in schema["paths"].values():
-        for operation in path.values():
-            if "422" in operation["responses"]:
-                operation["responses"]["422"] = {"description": "Unprocessable Content", "content": invalid}
-    return schema

@@ -83,6 +83,8 @@ class _Bounded:
 
 
 def _refusal(scope: Scope) -> tuple[int, str] | None:
+    if scope["http_version"] not in ("1.0", "1.1"):
+        return 505, "allowed: HTTP/1.1"
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if len(headers) > MAX_HEADER_COUNT or sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS:
         return 431, f"the headers are more than {MAX_HEADER_COUNT}, or larger than {MAX_HEADERS} bytes"

@@ -32,6 +32,8 @@ ENV_SECRET = f"env-{CANARY}"
 BLOCK_SECRET = f"block-{CANARY}"
 STANDARD_SECRET = "whsec_" + base64.b64encode(f"standard-{CANARY}".encode()).decode()
 FILE_SECRET = f"file-{CANARY}"
+PROXY = "127.0.0.5"
+"""From here calls come as from a proxy that is trusted."""
 SECRET_FILE = Path(tempfile.gettempdir()) / f"proactive-test-secret-{os.getpid()}"
 
 SERVE = (
@@ -50,6 +52,8 @@ HOOKS: list[dict[str, Any]] = [
     {"id": "shaped", "template": '{"who": {{ payload.user | tojson }}, "event": "{{ headers["x-event"] }}"}'},
     {"id": "asked", "when": "payload.go == true"},
     {"id": "off", "enabled": False},
+    {"id": "of-few", "callers": ["192.0.2.0/24", "2001:db8::/32"], "caller_rate_limit": "2/hour"},
+    {"id": "of-few-signed", "scheme": "github", "callers": ["192.0.2.0/24"]},
     {"id": "one-at-a-time", "on_overlap": "skip"},
     {"id": "bundled", "coalesce": {"key": "payload.repo", "window": "1s", "max_wait": "20s"}},
     {"id": "asks", "wait": "30s"},
@@ -148,6 +152,8 @@ def start_gateway(server: Server, home: Path, first: str = "", **env: str) -> Ga
         "PROACTIVE_TOKEN": TOKEN,
         "TEST_HOOK_SECRET": ENV_SECRET,
         "TEST_HOOK_STANDARD": STANDARD_SECRET,
+        "PROACTIVE_REFUSALS": "",  # the tests come from one address
+        "PROACTIVE_TRUSTED_PROXIES": PROXY,
         **env,
     }
     with log.open("ab") as out:
