@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 Address = IPv4Address | IPv6Address
@@ -13,6 +14,7 @@ _UNICAST = IPv6Network("2000::/3")  # all that was ever given out
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
+@lru_cache(4096)
 def read_address(text: str) -> Address | None:
     """The address that `text` is, an IPv4 one also where it is written as IPv6; None if it is none."""
     try:

@@ -7,6 +7,8 @@ would cost a slow caller nothing, and us a connection.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import Counter
 from typing import Any
 
@@ -16,6 +18,9 @@ from ..networks import read_address, within
 from ..settings import Settings
 from .rates import bucket
 
+log = logging.getLogger("proactive.gateway")
+
+_TELL_SECONDS = 60.0
 HEAD_SECONDS = 10.0
 """In which the head of a request must have come, and the rest of a request that was answered before its end."""
 
@@ -32,6 +37,7 @@ class Connections:
         self._settings = settings
         self._open = 0
         self._of: Counter[str] = Counter()
+        self._told = -_TELL_SECONDS
 
     def admit(self, host: str | None) -> tuple[bytes | None, str | None]:
         """Whether one more may come from `host`: what to answer if not, and the name to give to `release`."""
@@ -42,8 +48,10 @@ class Connections:
         if name is not None:
             self._of[name] += 1
         if self._open > self._settings.max_connections:
+            self._tell("PROACTIVE_MAX_CONNECTIONS", host)
             return _FULL, name
         if name is not None and self._of[name] > self._settings.max_caller_connections:
+            self._tell("PROACTIVE_MAX_CALLER_CONNECTIONS", host)
             return _TOO_MANY, name
         return None, name
 
@@ -54,6 +62,11 @@ class Connections:
             self._of[name] -= 1
             if not self._of[name]:
                 del self._of[name]
+
+    def _tell(self, bound: str, host: str | None) -> None:
+        if time.monotonic() - self._told > _TELL_SECONDS:  # a flood must not flood the log
+            self._told = time.monotonic()
+            log.warning("connection.refused bound=%s address=%s open=%d", bound, host, self._open)
 
 
 def connection_class(settings: Settings) -> type[H11Protocol]:

@@ -87,7 +87,7 @@ class Greeting(BaseModel):
             "description": "This delivery id came before: what became of it. Or its outcome, or a sender's greeting; "
             "or, for a dry run, what would happen.",
         },
-        **documented(400, 401, 408, 413, 415, 422, 429, 503),
+        **documented(400, 401, 404, 408, 413, 415, 422, 429, 503),
     },
     openapi_extra={
         "requestBody": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -128,6 +129,10 @@ cron = "* * * * *"
 id = "door"
 on_overlap = "allow"
 {call("keep")}
+
+[[webhook]]
+id = "slow-door"
+{call("slow")}
 
 [[skill]]
 id = "skill-cron"
@@ -263,12 +268,18 @@ class Life:
 @pytest.fixture(scope="package")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     """`proactive up`, ready, in a new project with the rules of the acceptance tests; ended by Ctrl-C."""
-    folder = tmp_path_factory.mktemp("life")
+    with living(tmp_path_factory.mktemp("life"), rules(datetime.now(UTC)), ACTIONS) as alive:
+        yield alive
+
+
+@contextlib.contextmanager
+def living(folder: Path, declared: str, actions: str, **more: str) -> Iterator[Life]:
+    """`proactive up` in a new project with those rules, those actions in acting.py and `more` environment."""
     write_project(folder)
     began = datetime.now(UTC)
-    (folder / "acting.py").write_text(ACTIONS)
-    (folder / "proactive.toml").write_text(rules(began))
-    env = environment(folder)
+    (folder / "acting.py").write_text(actions)
+    (folder / "proactive.toml").write_text(declared)
+    env = environment(folder) | more
     log = folder / "up.log"
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -62,6 +62,29 @@ def test_a_rule_is_skipped_while_its_last_run_has_not_ended(life: Life) -> None:
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ends))
 
 
+def test_a_webhook_is_skipped_while_its_last_run_has_not_ended(life: Life) -> None:
+    """A second call while the first one's run is at work is recorded as Skipped, and never runs."""
+    hook = life.up["webhooks"]["slow-door"]
+    secret = {"X-Webhook-Secret": hook["secret"]}
+    first = httpx.post(hook["url"], json={"n": 1}, headers=secret, timeout=60)
+    assert first.status_code == 202
+    life.wait_for("slow-door", "Running")
+    second = httpx.post(hook["url"], json={"n": 2}, headers=secret, timeout=60)
+    assert second.status_code == 202
+    [skipped] = life.wait_for("slow-door", "Skipped")
+    assert skipped["state"]["message"].startswith("overlap: ")
+    [ran] = life.wait_for("slow-door", "Quiet")
+    assert ran["start_time"] is not None
+    assert skipped["start_time"] is None
+
+
+def test_no_secret_is_in_the_defaults_of_the_repository() -> None:
+    """The default rules hold no secret and ask for none: one is generated on the machine that runs them."""
+    text = (ROOT / "deployments/proactive.toml").read_text()
+    assert "[[webhook]]" in text
+    assert all(not line.startswith(("secret", "token")) for line in text.splitlines())
+
+
 def test_operators_see_the_state(life: Life) -> None:
     """The state endpoint wants the operator's token, and tells each rule's next fire and last outcome."""
     url = f"{life.up['gateway_url']}/api/v1/proactive/state"
@@ -77,6 +100,7 @@ def test_operators_see_the_state(life: Life) -> None:
 def test_the_docs_describe_config_auth_and_limits() -> None:
     """The reference has every key of a webhook; the how-to has the secret; the limits are in the tables."""
     reference = (ROOT / "docs/reference/configuration.md").read_text()
-    for key in ("`secret`", "`scheme`", "`max_body`", "`rate_limit`", "`every`", "`cron`", "`max_rules`"):
-        assert key in reference
+    keys = ("secret", "scheme", "max_body", "rate_limit", "caller_rate_limit", "callers", "every", "cron", "max_rules")
+    for key in keys:
+        assert f"`{key}`" in reference
     assert "X-Webhook-Secret" in (ROOT / "docs/how-to/webhooks.md").read_text()

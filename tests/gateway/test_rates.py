@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proactive_prefect.gateway.rates import BUCKETS, Rates, bucket
 
 
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now = 7200.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_a_rate_lets_so_many_pass_and_tells_how_long_to_wait() -> None:
     """Looking counts nothing; each name is counted for itself."""
-    rates = Rates()
+    rates = Rates(Clock())
     for _ in range(10):
         assert rates.look("3/hour", "webhook", "a") == 0
     assert [rates.take("3/hour", "webhook", "a") for _ in range(3)] == [0, 0, 0]
@@ -17,6 +30,40 @@ def test_a_rate_lets_so_many_pass_and_tells_how_long_to_wait() -> None:
     assert 1 <= rates.look("3/hour", "webhook", "a") <= 3600
     assert rates.take("3/hour", "webhook", "b") == 0
     assert rates.take("3/day", "webhook", "a") == 0
+
+
+def test_after_the_wait_that_is_told_one_more_passes_and_not_a_second_before() -> None:
+    """A caller that comes as asked is heard."""
+    for moment in (0.0, 13.5, 59.9, 75.0):
+        clock = Clock()
+        rates = Rates(clock)
+        for _ in range(4):
+            assert rates.take("4/minute", "a") == 0
+        clock.now += moment
+        wait = rates.look("4/minute", "a")
+        if moment < 60:
+            assert wait == math.ceil(60 - moment)
+            clock.now += wait
+        wait = rates.look("4/minute", "a")
+        clock.now += max(0, wait - 1.01)
+        assert bool(rates.look("4/minute", "a")) == bool(wait)
+        clock.now += 1.01
+        assert rates.take("4/minute", "a") == 0
+
+
+@given(st.lists(st.floats(0, 30), min_size=1, max_size=200), st.integers(1, 20))
+def test_never_do_twice_as_many_pass_in_any_period(pauses: list[float], amount: int) -> None:
+    """And in each period of the clock no more than the rate says."""
+    clock = Clock()
+    rates = Rates(clock)
+    passed: list[float] = []
+    for pause in pauses:
+        clock.now += pause
+        if rates.take(f"{amount}/minute", "a") == 0:
+            passed.append(clock.now)
+    for begin in passed:
+        assert sum(begin <= at < begin + 60 for at in passed) < 2 * amount
+        assert sum(at // 60 == begin // 60 for at in passed) <= amount
 
 
 def test_nothing_passes_a_rate_of_none() -> None:
