@@ -26,7 +26,7 @@ from tests.gateway.browsing import DESK, PHONE, Heard, browsing, chromium, is_li
 from tests.gateway.serving import READ, TOKEN, Known, serving
 from tests.ledger.histories import LONG_AGO, a_run, story
 from tests.ledger.test_why import RAN, note, seen
-from tests.support import free_port
+from tests.support import free_port, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 fixture = pytest_asyncio.fixture(loop_scope="module")
@@ -137,6 +137,21 @@ async def test_a_stream_that_was_cut_is_followed_again_and_nothing_is_missed(bro
             await is_live(tab)
             await expect(tab.locator('[data-rule="disk"] .last')).to_contain_text("meanwhile")
             await expect(tab.locator("#latest-body")).to_contain_text("meanwhile")
+
+
+async def test_a_tab_that_nobody_sees_lets_go_of_the_stream(shown: tuple[Page, Heard], known: Known) -> None:
+    """So that many open tabs do not use up the browser's connections; looked at again, it knows all."""
+    tab, _ = shown
+    show = """(state) => {
+        Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    await tab.evaluate(show, "hidden")
+    await wait_until(lambda: known.push.readers == 0, what="the stream is let go of")
+    await became(known.ledger, "unseen", *RAN, due=datetime.now(UTC), said="unseen")
+    await tab.evaluate(show, "visible")
+    await is_live(tab)
+    await expect(tab.locator('[data-rule="disk"] .last')).to_contain_text("unseen")
 
 
 async def test_without_push_the_page_asks_now_and_then(browser: Browser, known: Known) -> None:
@@ -292,8 +307,7 @@ async def test_who_may_only_read_is_shown_no_buttons_that_change_something(brows
             assert await tab.get_by_role("button", name=name).count() == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)], ids=["desk-light", "phone-dark"])
 async def test_the_rules_of_accessibility_are_kept(
     scheme: str, size: dict[str, int], browser: Browser, url: str
 ) -> None:

@@ -11,6 +11,7 @@ const STREAM = {
   connecting: ["connecting", "The stream of events is being opened."],
   live: ["live", "Events arrive as they happen."],
   lost: ["asks every 30 s", "The stream of events is down: this page asks instead, and tries the stream again."],
+  asleep: ["asleep", "Nobody has looked at this page for a while."],
   off: ["asks every 30 s", "The stream of events is switched off here (PROACTIVE_PUSH_ENABLED)."],
 };
 

@@ -81,6 +81,10 @@ const state = asker("state", async () => note({ state: await api.state() }));
 
 const latest = asker("latest", async () => {
   const head = await api.latest(0, 1);
+  if (head.seq < seen) {
+    store.latest = []; // it is another log than before
+    seen = 0;
+  }
   const page = await api.latest(Math.max(head.oldest_seq - 1, head.seq - LATEST, 0), LATEST);
   hear(page.events);
 });
