@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from proactive_prefect.daemon.board import curl_line
+from proactive_prefect.daemon.board import addresses, curl_line
 from proactive_prefect.daemon.declared import Declared
 from proactive_prefect.daemon.upfile import UpFile, WebhookEntry
 from proactive_prefect.rules.models import Rulebook
@@ -47,3 +48,19 @@ def test_the_printed_line_calls_a_webhook_that_takes_its_secret_in_a_header(
         started_at="2026-11-20T12:00:00+00:00",
     )
     assert curl_line(up_file, Declared(Path("proactive.toml"), book)) == line
+
+
+def test_the_board_has_the_link_that_logs_in() -> None:
+    """Whatever is in the token, the page gets that."""
+    up_file = UpFile(
+        prefect_url="http://prefect",
+        prefect_api_url="http://prefect/api",
+        gateway_url="http://gateway",
+        token="a b&c/d",
+        webhooks={},
+        pids={},
+        started_at="2026-11-20T12:00:00+00:00",
+    )
+    link = dict(addresses(up_file))["page"]
+    assert httpx.URL(link).params["token"] == "a b&c/d"
+    assert link.startswith("http://gateway/?token=a%20b")
