@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -26,12 +27,21 @@ from ..ledger.versions import latest_versions
 from .entries import FOLD_ABOVE, Asked, CalendarEvents, Entry
 from .past import Cell, read_cells, read_running, read_stasis
 from .plans import Plan, plan_of
-from .rows import DAY, by_due, rows_of_day, wanted
+from .rows import DAY, Phase, by_due, phase_of, rows_of_day, wanted
 
 log = logging.getLogger("proactive.calendar")
 
 _MOST_CHANGES = 5_000  # beyond, what is kept is read anew
 _MOST_KEPT = 200_000  # rows in memory; the days that were asked for least recently go first
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of a day. They stay as they are while the day is past, or is to come."""
+
+    phase: Phase
+    singles: list[Entry] = field(default_factory=list)
+    folded: list[Entry] = field(default_factory=list)
 
 
 class Projection:
@@ -50,6 +60,7 @@ class Projection:
         self._last_rule_version = 0
         self._days: OrderedDict[date, dict[str, Cell]] = OrderedDict()
         self._dirty: dict[date, set[str]] = {}
+        self._rows: dict[date, _Rows] = {}
         self._weight = 0
         self._lock = asyncio.Lock()
 
@@ -71,7 +82,7 @@ class Projection:
                 stasis, total = await read_stasis(session, self.plans, narrowed)
                 running = await read_running(session, self.plans, narrowed)
             # In a thread, since a month of a thousand rules would keep others waiting for a moment.
-            singles, folded = await asyncio.to_thread(self._rows, asked, first, until, now)
+            singles, folded = await asyncio.to_thread(self._gather, asked, first, until, now)
             answer = CalendarEvents(
                 version=self.version,
                 last_event_at_utc=self.last_event_at,
@@ -106,6 +117,7 @@ class Projection:
         """Forget all days: they are read anew when they are asked for."""
         self._days.clear()
         self._dirty.clear()
+        self._rows.clear()
         self._weight = 0
 
     async def _refresh(self, session: AsyncSession) -> None:
@@ -126,8 +138,12 @@ class Projection:
             newer = select(RuleVersion).where(col(RuleVersion.id) > self._last_rule_version)
             versions = (await session.scalars(newer.order_by(col(RuleVersion.id)))).all()
         for version in versions:
+            self._rows.clear()
             assert version.id is not None  # it comes from the database
             self._last_rule_version = max(self._last_rule_version, version.id)
+            known = self.plans.get(version.rule_id)
+            if known is not None and known.since > version.since:
+                continue  # what it was before, noted later
             plan = plan_of(version)
             if plan is None:
                 self.plans.pop(version.rule_id, None)
@@ -175,40 +191,53 @@ class Projection:
 
     def _put(self, day: date, rule_id: str, cell: Cell | None) -> None:
         cells = self._days[day]
+        self._rows.pop(day, None)
         self._weight -= _weight(cells.pop(rule_id, None))
         if cell is not None:
             cells[rule_id] = cell
             self._weight += _weight(cell)
 
-    def _rows(self, asked: Asked, first: date, until: date, now: datetime) -> tuple[list[Entry], list[Entry]]:
+    def _gather(self, asked: Asked, first: date, until: date, now: datetime) -> tuple[list[Entry], list[Entry]]:
         singles: list[Entry] = []
         folded: list[Entry] = []
-        active = [
-            rule_id for rule_id, plan in self.plans.items() if plan.timing is not None and plan.status == "active"
-        ]
-        today = (now - DAY).date()
         day = first
         while day < until:
-            cells: Mapping[str, Cell] = self._days[day]
-            rules: Iterable[str] = cells if day < today else dict.fromkeys((*cells, *active))
-            for rule_id in rules:
-                if asked.rules and rule_id not in asked.rules:
-                    continue
-                row = rows_of_day(day, self.plans.get(rule_id), cells.get(rule_id), now, FOLD_ABOVE)
-                if isinstance(row, Entry):
-                    folded.append(row)
-                else:
-                    singles.extend(row)
+            rows = self._rows_of(day, now, asked.rules)
+            singles += wanted(rows.singles, asked)
+            folded += wanted(rows.folded, asked)
             day += DAY
-        return sorted(wanted(singles, asked), key=by_due), sorted(wanted(folded, asked), key=by_due)
+        return singles, folded
+
+    def _rows_of(self, day: date, now: datetime, rules: frozenset[str]) -> _Rows:
+        """The rows of a day, by due time; of these rules only, where they are not made yet and some are named."""
+        cells: Mapping[str, Cell] = self._days[day]
+        phase = phase_of(day, now)
+        kept = self._rows.get(day)
+        if kept is not None and kept.phase == phase != "now":
+            return kept
+        due = () if phase == "past" else (one.rule_id for one in self.plans.values() if one.timing is not None)
+        rows = _Rows(phase)
+        for rule_id in rules or dict.fromkeys((*cells, *due)):
+            row = rows_of_day(day, self.plans.get(rule_id), cells.get(rule_id), now, FOLD_ABOVE)
+            if isinstance(row, Entry):
+                rows.folded.append(row)
+            else:
+                rows.singles.extend(row)
+        rows.singles.sort(key=by_due)
+        rows.folded.sort(key=by_due)
+        # What is recorded of a day to come changes with the hour: it becomes due.
+        if not rules and phase != "now" and not (phase == "future" and cells):
+            self._rows[day] = rows
+        return rows
 
     def _forget(self, keep: date, until: date) -> None:
-        while self._weight > _MOST_KEPT:
+        while self._weight + sum(len(rows.singles) + len(rows.folded) for rows in self._rows.values()) > _MOST_KEPT:
             oldest = next(iter(self._days))
             if keep <= oldest < until:
                 return  # nothing is left but what was asked for
             self._weight -= sum(_weight(cell) for cell in self._days.pop(oldest).values())
             self._dirty.pop(oldest, None)
+            self._rows.pop(oldest, None)
 
 
 def _narrowed(asked: Asked) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from typing import Literal
 
 from ..rules.models import Kind
 from ..rules.spans import Span
@@ -38,12 +39,22 @@ _GRAVEST: tuple[Status, ...] = (
 )
 
 
+Phase = Literal["past", "now", "future"]
+
+
+def phase_of(day: date, now: datetime) -> Phase:
+    """Where a day stands: it is past only when nothing of it is foreseen any more."""
+    if midnight(day) + DAY <= now - UNRECORDED:
+        return "past"
+    return "future" if midnight(day) > now else "now"
+
+
 def rows_of_day(
     day: date, plan: Plan | None, cell: Cell | None, now: datetime, fold_above: int
 ) -> tuple[Entry, ...] | Entry:
     """The single entries of a rule on a day, by due time; or the one row that stands for all of them."""
     start, end = midnight(day), midnight(day) + DAY
-    if plan is None or end <= now - UNRECORDED:
+    if plan is None or phase_of(day, now) == "past":
         foreseen = Span()
     else:
         foreseen = plan.due(max(start, now - UNRECORDED, plan.since), end, fold_above)
@@ -86,15 +97,17 @@ def by_due(entry: Entry) -> tuple[datetime, str]:
 
 def wanted(entries: Iterable[Entry], asked: Asked) -> Iterable[Entry]:
     """Those of the entries that were asked for. A day's row counts its whole day."""
+    narrowed = asked.rules or asked.kinds or asked.statuses
     for one in entries:
         if one.scheduled_at_utc >= asked.end or (one.scheduled_until_utc or one.scheduled_at_utc) < asked.start:
             continue
-        if asked.rules and one.source_ref not in asked.rules:
-            continue
-        if asked.kinds and one.source not in asked.kinds:
-            continue
-        if asked.statuses and asked.statuses.isdisjoint(one.counts if one.counts is not None else (one.status,)):
-            continue
+        if narrowed:
+            if asked.rules and one.source_ref not in asked.rules:
+                continue
+            if asked.kinds and one.source not in asked.kinds:
+                continue
+            if asked.statuses and asked.statuses.isdisjoint(one.counts if one.counts is not None else (one.status,)):
+                continue
         yield one
 
 

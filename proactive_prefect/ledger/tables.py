@@ -268,6 +268,27 @@ class RuleVersion(SQLModel, table=True):
     """The rule, as `rules.models.to_snapshot` writes it."""
 
 
+class CalendarChange(SQLModel, table=True):
+    """A change of the calendar that somebody was shown, and what became of it."""
+
+    __tablename__ = "calendar_changes"
+    __table_args__ = (Index("ix_calendar_changes_expires_at", "expires_at"),)
+    id: str = Field(sa_column=Column(CleanText, primary_key=True))
+    rule_id: str = Field(sa_column=Column(CleanText, nullable=False))
+    asked: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    basis: str = Field(sa_column=Column(CleanText, nullable=False))
+    """What the preview was made of: where it is another by now, the preview is stale."""
+    status: str = Field(sa_column=Column(CleanText, nullable=False))
+    """previewed; confirmed: decided, and Prefect may not have been told all of it; done."""
+    created_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    created_by: str = Field(sa_column=Column(CleanText, nullable=False))
+    expires_at: datetime = Field(sa_column=Column(Utc, nullable=False))
+    confirmed_at: datetime | None = Field(default=None, sa_column=Column(Utc))
+    confirmed_by: str | None = Field(default=None, sa_column=Column(CleanText))
+    run_id: str | None = Field(default=None, sa_column=Column(CleanText))
+    """The run that stands for a moved occurrence, or that was dropped."""
+
+
 class Lease(SQLModel, table=True):
     """Work that one process at a time does, until `until`, which it puts off for as long as it lives."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import takewhile
 
 from croniter import CroniterBadDateError, croniter
@@ -67,6 +68,7 @@ def check_cron(expression: str) -> None:
     five_fields(expression)
 
 
+@lru_cache(maxsize=4096)
 def five_fields(expression: str) -> str:
     """`expression` as the five fields that Prefect is given: lower case, single spaces, no @-name.
 
