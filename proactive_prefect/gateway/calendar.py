@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,6 +13,8 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Path, Query, Resp
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ..calendar.actions import Acted, NotMissed, act
+from ..calendar.changes import Change, Stale
+from ..calendar.confirm import Confirmed, Preview, UnknownChange, confirm, preview
 from ..calendar.entries import Asked, CalendarAction, CalendarEvents, Status
 from ..calendar.ical import feed
 from ..calendar.ids import UnknownEntry
@@ -23,6 +27,8 @@ from .service import TheService
 router = APIRouter(tags=["calendar"])
 
 EVENTS = "/api/v1/ops/calendar/events"
+CHANGES = "/api/v1/ops/calendar/changes"
+ChangeId = Annotated[str, Path(min_length=1, max_length=100, description="The id of a preview.")]
 EventId = Annotated[str, Path(min_length=1, max_length=2000, description="The event_id of an entry.")]
 
 
@@ -70,7 +76,7 @@ async def action(
     ] = None,
 ) -> Acted:
     """Decide about a missed occurrence; or run, pause or resume the rule of an entry."""
-    try:
+    with _told():
         return await act(
             service.ledger,
             service.looking,
@@ -82,10 +88,20 @@ async def action(
             target=ask.target,
             request_id=idempotency_key,
         )
-    except UnknownEntry as error:
-        raise HTTPException(404, error.message) from None
-    except NotMissed as error:
-        raise HTTPException(409, error.message) from None
+
+
+@router.post(CHANGES, responses=documented(400, 401, 403, 404, 409, 422))
+async def preview_change(service: TheService, caller: Operator, change: Change) -> Preview:
+    """Show what a change would do, and what speaks against it. Nothing is changed until it is confirmed."""
+    with _told():
+        return await preview(service.ledger, change, by=caller.name)
+
+
+@router.post(f"{CHANGES}/{{change_id}}/confirm", responses=documented(401, 403, 404, 409, 502, 503))
+async def confirm_change(service: TheService, caller: Operator, change_id: ChangeId) -> Confirmed:
+    """Do what was previewed, if it still shows what is there. Confirmed again, it is not done again."""
+    with _told():
+        return await confirm(service.ledger, service.looking, change_id, by=caller.name)
 
 
 @router.get("/calendar.ics", response_class=Response, responses=documented(401), dependencies=[Depends(subscriber)])
@@ -94,3 +110,14 @@ async def ics(service: TheService) -> Response:
     plans = await service.calendar.plans()
     body = await asyncio.to_thread(feed, plans, datetime.now(UTC))
     return Response(body, media_type="text/calendar; charset=utf-8", headers={"Cache-Control": "private, max-age=300"})
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What is not there is answered with 404, what has gone on meanwhile with 409."""
+    try:
+        yield
+    except (UnknownEntry, UnknownChange) as error:
+        raise HTTPException(404, error.message) from None
+    except (NotMissed, Stale) as error:
+        raise HTTPException(409, error.message) from None
