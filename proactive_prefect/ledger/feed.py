@@ -128,8 +128,12 @@ class Feeder:
         unknown = sorted(by_run.keys() - refs.keys())
         refs |= {run.run_id: to_ref(run) for run in await runs_by_id(self._api, unknown)}
         now = datetime.now(UTC)
-        # One that is for the future is accounted for when it is due.
-        told = [(ref, by_run[run_id]) for run_id, ref in refs.items() if ref.due <= now or _moved(by_run[run_id])]
+        # One of its schedule that is for the future is accounted for when it is due; what somebody planned, at once.
+        told = [
+            (ref, by_run[run_id])
+            for run_id, ref in refs.items()
+            if ref.due <= now or ref.cause != "schedule" or _moved(by_run[run_id])
+        ]
         if told:
             await apply_runs(self._ledger, told, self._settings)
 

@@ -175,6 +175,32 @@ async def test_what_cannot_be_done_is_said(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_a_change_is_previewed_and_confirmed(http: httpx.AsyncClient) -> None:
+    """Shown, confirmed, and kept for when Prefect answers again; what is stale or unknown is said."""
+    changes = "/api/v1/ops/calendar/changes"
+    shown = await http.post(changes, json={"type": "pause", "rule": "pulse"})
+    assert shown.status_code == 200, shown.text
+    preview = shown.json()
+    assert (preview["confirmable"], len(preview["before"]), preview["after"]) == (True, 5, [])
+    assert preview["version"] > 0
+    confirmed = await http.post(f"{changes}/{preview['id']}/confirm")
+    assert (confirmed.status_code, confirmed.headers["retry-after"]) == (503, "5")
+    past = f"report:{MISSED:%Y%m%dT%H%M%S.%fZ}"
+    for body, status in (
+        ({"type": "skip", "event_id": past}, 409),
+        ({"type": "skip", "event_id": "nonsense"}, 404),
+        ({"type": "pause", "rule": "nobody"}, 404),
+        ({"type": "schedule", "rule": "report"}, 400),
+        ({"type": "pause", "rule": "pulse", "and": "more"}, 422),
+        ({"type": "explode"}, 422),
+    ):
+        answer = await http.post(changes, json=body)
+        assert answer.status_code == status, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert (await http.post(f"{changes}/no-such-id/confirm")).status_code == 404
+    assert (await http.post(changes, json={"type": "pause", "rule": "pulse"}, headers=READER)).status_code == 403
+
+
 async def test_a_reader_cannot_act(http: httpx.AsyncClient) -> None:
     """The read token reads."""
     answer = await http.post(f"{EVENTS}/pulse:20260301/action", json={"action": "pause"}, headers=READER)

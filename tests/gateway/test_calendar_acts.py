@@ -87,6 +87,11 @@ async def test_actions_and_changes_reach_prefect(client: httpx.AsyncClient, api:
     assert [run.state.message for run in ended if run.state] == [f"Moved to {target.isoformat()} by operator."]
     await wait_until(lambda: _is(client, coming[1], "skipped"), what="the calendar says that it was moved", timeout=60)
 
+    async def stands_in() -> list[str]:
+        return [one["status"] for one in await entries(client) if one["rescheduled_from"] == coming[1]]
+
+    assert await wait_until(stands_in, what="the calendar shows the new time", timeout=60) == ["scheduled"]
+
     # A missed one is approved: Prefect lets it go, for its original time.
     due = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
     held = await create_run(
