@@ -67,14 +67,12 @@ class Board:
 
     async def show(self) -> None:
         """Draw again and again; never raises because of a terminal that went away or a Prefect that is busy."""
-        curl = curl_line(self._up_file, self._declared)
-        if not self._report.console.is_terminal:
+        if not self._report.console.is_terminal:  # somebody keeps these lines: a log, a journal
             for name, url in addresses(self._up_file):
-                self._report.say(f"{name}: {url}")
-            if curl:
-                self._report.say(curl)
+                self._report.say(f"{name}: {url.partition('?')[0]}")
+            self._report.say("the token and the secrets of the webhooks: up.json in PROACTIVE_HOME")
             await asyncio.Event().wait()
-        if curl:  # above the board, where it can be copied whole
+        if curl := curl_line(self._up_file, self._declared):  # above the board, where it can be copied whole
             self._report.say(curl, style="bold")
         with Live(console=self._report.console, auto_refresh=False) as live:
             asking = asyncio.create_task(self._ask())

@@ -52,6 +52,8 @@ REFUSED = {
     "a header before the first": b"POST /hooks/x HTTP/1.1\r\n X: y\r\nHost: x\r\n\r\n" + HIDDEN,
     "a name with a space": POST + b"X y: z\r\n\r\n" + HIDDEN,
     "a header without a colon": POST + b"Xyz\r\n\r\n" + HIDDEN,
+    "two content types": POST + b"Content-Type: text/plain\r\nContent-Type: application/json\r\n\r\n" + HIDDEN,
+    "two authorizations": POST + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n" + HIDDEN,
     "two hosts": POST + b"Host: y\r\n" + length(b"0") + b"\r\n" + HIDDEN,
     "no host": b"POST /hooks/x HTTP/1.1\r\n" + length(b"0") + b"\r\n" + HIDDEN,
     "another protocol": b"POST /hooks/x HTTP/2.0\r\nHost: x\r\n\r\n" + HIDDEN,
