@@ -74,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # a redirect would name the host that the caller made up
     )
+    app.add_middleware(hooks.Doorway)
     app.add_middleware(Front, max_body=settings.max_body)
     answer_with_problems(app)
     app.add_middleware(CountRequests)

@@ -85,6 +85,11 @@ class Doors:
         return self._doors.get(rule_id)
 
     @property
+    def known(self) -> bool:
+        """Whether Prefect has ever answered, so that who is unknown is unknown."""
+        return self._fresh_at > 0
+
+    @property
     def ready(self) -> bool:
         """Whether Prefect answered lately, so that the doors are those of now."""
         return self._fresh_at > 0 and time.monotonic() - self._fresh_at < STALE_SECONDS

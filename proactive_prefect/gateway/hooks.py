@@ -16,7 +16,9 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, Field
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..errors import ProactiveError
 from ..tracing import SpanKind, span
 from ..webhooks.claims import proof_headers
 from ..webhooks.inbox import InboxClosed
@@ -25,7 +27,7 @@ from .body import parse_body, read_body, shape_payload
 from .delivery import Call, Status, deliver
 from .doors import Door
 from .origin import origin
-from .problems import RETRY_AFTER, documented
+from .problems import RETRY_AFTER, as_problem, documented
 from .rates import bucket
 from .rehearsal import Rehearsal, operators_door, rehearse
 from .service import Service, TheService
@@ -79,7 +81,6 @@ class Greeting(BaseModel):
     "/hooks/{rule_id}",
     status_code=202,
     response_model=Answer,
-    response_model_exclude_none=True,
     dependencies=_documents,
     responses={
         200: {
@@ -116,12 +117,32 @@ class Greeting(BaseModel):
     },
 )
 async def receive(
-    rule_id: Annotated[str, Path(description="The webhook rule's id.")],
-    request: Request,
-    response: Response,
-    service: TheService,
-) -> Answer | JSONResponse:
+    rule_id: Annotated[str, Path(description="The webhook rule's id.")], request: Request, service: TheService
+) -> Response:
     """Take one delivery: it is safe when this answers 202, and will be one run, or one recorded skip."""
+    return await answer_call(rule_id, request, service)
+
+
+class Doorway:
+    """Answers `POST /hooks/{id}` before FastAPI's routing, which would cost a call more than all the rest of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        rule_id = scope["path"].removeprefix("/hooks/") if scope["type"] == "http" else ""
+        if not rule_id or "/" in rule_id or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            answer = await answer_call(rule_id, Request(scope, receive), scope["app"].state.service)
+        except (HTTPException, ProactiveError) as error:
+            answer = as_problem(error)
+        await answer(scope, receive, send)
+
+
+async def answer_call(rule_id: str, request: Request, service: Service) -> Response:
+    """The answer to one call. Raises HTTPException for one that is refused; ProactiveError in a dry run."""
     if "dry_run" in request.query_params:
         return JSONResponse(await _dry_run(rule_id, request, service))
     door, raw = await _verified(rule_id, request, service)
@@ -152,16 +173,17 @@ async def receive(
     finally:
         service.waiting -= 1
     count["repeated" if answer.repeated else answer.status] += 1
-    response.status_code = 200 if answer.repeated or answer.outcome else 202
-    return Answer(
-        status=answer.status,
-        delivery_id=answer.delivery_id,
-        flow_run_id=answer.run_id,
-        url=answer.url,
-        reason=answer.reason,
-        outcome=answer.outcome,
-        message=answer.message,
-    )
+    said = {
+        "status": answer.status,
+        "delivery_id": answer.delivery_id,
+        "flow_run_id": answer.run_id,
+        "url": answer.url,
+        "reason": answer.reason,
+        "outcome": answer.outcome,
+        "message": answer.message,
+    }
+    known = {name: value for name, value in said.items() if value is not None}
+    return JSONResponse(known, 200 if answer.repeated or answer.outcome else 202)
 
 
 async def _dry_run(rule_id: str, request: Request, service: Service) -> dict[str, Any]:
@@ -178,6 +200,8 @@ async def _verified(rule_id: str, request: Request, service: Service) -> tuple[D
     429 for an address whose calls were refused too often.
     """
     doors, headers, now = service.doors, request.headers.raw, datetime.now(UTC)
+    if not doors.known:  # it has just started: nobody is to be told that their secret is wrong
+        raise HTTPException(503, "the webhooks are not known yet", {"Retry-After": str(RETRY_AFTER)})
     address = origin(request, service.settings)
     if (known := doors.knows(rule_id, headers, now, address)) is not None:
         return known, None

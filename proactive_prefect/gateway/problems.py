@@ -33,6 +33,23 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     return JSONResponse(document.model_dump(), status, headers, MEDIA_TYPE)
 
 
+def as_problem(error: HTTPException | ProactiveError) -> JSONResponse:
+    """The answer for an error that was raised on purpose."""
+    match error:
+        case HTTPException():
+            return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+        case UnknownRule():
+            return problem(404, error.message)
+        case InputError():
+            return problem(400, error.message)
+        case PrefectUnreachable():
+            return problem(503, "Prefect does not answer", {"Retry-After": str(RETRY_AFTER)})
+        case PrefectError():
+            return problem(502, "Prefect refused the request; the gateway's log has its answer")
+        case _:
+            return problem(500, "the gateway failed; its log says how")
+
+
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses=` of a route that answers with problems of these statuses, for OpenAPI."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
@@ -43,28 +60,15 @@ def answer_with_problems(app: FastAPI) -> None:
     """Make every error of `app` a problem document: ours, FastAPI's, 404, 405 and what nobody foresaw."""
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    @app.exception_handler(ProactiveError)
+    async def _known(_: Request, error: HTTPException | ProactiveError) -> JSONResponse:
+        return as_problem(error)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # Where and why, but not what was sent: it may be a secret in the wrong place.
         said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         return problem(422, said)
-
-    @app.exception_handler(ProactiveError)
-    async def _ours(_: Request, error: ProactiveError) -> JSONResponse:
-        match error:
-            case UnknownRule():
-                return problem(404, error.message)
-            case InputError():
-                return problem(400, error.message)
-            case PrefectUnreachable():
-                return problem(503, "Prefect does not answer", {"Retry-After": str(RETRY_AFTER)})
-            case PrefectError():
-                return problem(502, "Prefect refused the request; the gateway's log has its answer")
-            case _:
-                return problem(500, "the gateway failed; its log says how")
 
     @app.exception_handler(Exception)
     async def _unforeseen(_: Request, __: Exception) -> JSONResponse:

@@ -49,7 +49,7 @@ class Service:
     samples: Samples = field(default_factory=Samples)
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:  # sync ones go through a thread each time
     """The gateway that this request came to."""
     found: Service = request.app.state.service
     return found

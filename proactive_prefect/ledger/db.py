@@ -59,15 +59,17 @@ class Ledger:
             yield session
 
     @contextlib.asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
+    async def write(self, *, tell: bool = True) -> AsyncIterator[AsyncSession]:
         """A session for one transaction: committed, durably, at the end of the block; nothing of it if that raises.
 
-        Not one inside another: the inner one would wait for the outer one, which waits for it.
+        Not one inside another: the inner one would wait for the outer one, which waits for it. `tell` False wakes
+        none of those who wait for writes: what is written is nothing to them.
         """
         async with AsyncSession(self._writers, expire_on_commit=False) as session, session.begin():
             yield session
-        async with self._written:
-            self._written.notify_all()
+        if tell:
+            async with self._written:
+                self._written.notify_all()
 
     async def wait_for_write(self, within: float) -> bool:
         """Wait for a write of this process, at most `within` seconds; whether there was one."""

@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from ..rules.coalesce import Coalesce
-from .leases import insert_into
 from .tables import Delivery
 
 Status = Literal["waiting", "dispatched", "skipped", "joined", "undeliverable"]
@@ -36,6 +35,12 @@ _DEFAULTS: Row = {
     "traceparent": None,
     "erased_at": None,
 }
+# As text, since SQLAlchemy would compile its own form of ON CONFLICT anew for each commit.
+_COLUMNS = [column.name for column in _TABLE.c]
+_INSERT = text(
+    f"INSERT INTO deliveries ({', '.join(_COLUMNS)}) "  # noqa: S608 - names of our own columns
+    f"VALUES ({', '.join(f':{name}' for name in _COLUMNS)}) ON CONFLICT (rule_id, delivery_id) DO NOTHING"
+).bindparams(*(bindparam(column.name, type_=column.type) for column in _TABLE.c))
 _WAITING = col(Delivery.status) == "waiting"
 _CLAIMS = 0x696E626F78  # "inbox"
 
@@ -74,8 +79,7 @@ async def insert_new(
     )
     if not fresh:
         return repeats
-    statement = insert_into(session, Delivery).on_conflict_do_nothing(index_elements=["rule_id", "delivery_id"])
-    done = await session.execute(statement, [{**_DEFAULTS, **row} for row in fresh])
+    done = await session.execute(_INSERT, [{**_DEFAULTS, **row} for row in fresh])
     if done.rowcount == len(fresh):  # type: ignore[attr-defined]
         return repeats
     inserted = set(

@@ -157,7 +157,7 @@ class Dispatcher:
             until = _LOOK if due is None else min(_LOOK, (due - now).total_seconds())
             self._look_at = time.monotonic() + until
             return []
-        async with ledger.write() as session:
+        async with ledger.write(tell=False) as session:
             await lock_groups(session)
             now = await ledger.now(session)
             taken = await claim(session, self._inbox.holder, now, now + LEASE, limit)
@@ -278,7 +278,7 @@ class Dispatcher:
         if not mine:
             return
         with contextlib.suppress(SQLAlchemyError, OSError):  # then their leases end
-            async with self._inbox.ledger.write() as session:
+            async with self._inbox.ledger.write(tell=False) as session:
                 now = await self._inbox.ledger.now(session)
                 await put_off(session, mine, now + after, holder=self._inbox.holder)
         self._inbox.let_go(mine)

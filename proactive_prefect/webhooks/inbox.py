@@ -154,7 +154,7 @@ class Inbox:
         # While others wait that came before, these wait behind them.
         room = 0 if self.backlog else MAX_HELD - self.held
         try:
-            async with self.ledger.write() as session:
+            async with self.ledger.write(tell=False) as session:
                 now = await self.ledger.now(session)
                 for call in calls:
                     if "due_at" not in call.row:

@@ -140,9 +140,9 @@ async def keep_secret(name: str, value: str) -> None:
     await Secret(value=value).save(name, overwrite=True)
 
 
-def start_gateway(server: Server, home: Path, first: str = "", **env: str) -> Gateway:
-    """Start a gateway on a free port. `first` is Python that its process runs before."""
-    port = free_port()
+def start_gateway(server: Server, home: Path, first: str = "", port: int | None = None, **env: str) -> Gateway:
+    """Start a gateway, on a free port if none is given. `first` is Python that its process runs before."""
+    port = port or free_port()
     home.mkdir(exist_ok=True)
     log = home.parent / f"{home.name}.log"
     given = {
