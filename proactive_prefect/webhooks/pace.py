@@ -21,7 +21,7 @@ class Pace:
     """Pure: it knows no clock. `pause` is how many seconds to wait before the next call."""
 
     def __init__(self, most_calls: int) -> None:
-        self.calls = float(most_calls)
+        self.calls = 1.0
         self.size = 25.0
         self.pause = 0.0
         self._most_calls = most_calls

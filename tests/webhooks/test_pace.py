@@ -23,6 +23,10 @@ def test_a_refusal_halves_the_calls_and_makes_them_wait_longer_each_time() -> No
 def test_calls_come_back_one_after_another() -> None:
     """After a refusal it takes several successes to try one call more; there are never more than set."""
     pace = Pace(4)
+    assert int(pace.calls) == 1
+    for _ in range(100):
+        pace.took(1, 0.1)
+    assert pace.calls == 4
     pace.refused()
     assert int(pace.calls) == 2
     for _ in range(5):
