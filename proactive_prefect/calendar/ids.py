@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from ..errors import InputError
-from ..ledger.outcomes import occurrence_key
+from ..ledger.outcomes import RESCHEDULED, occurrence_key
 
 _INSTANT = "%Y%m%dT%H%M%S.%fZ"
 _DAY = "%Y%m%d"
@@ -42,6 +42,20 @@ def entry_id_of_key(rule_id: str, key: str, due: datetime) -> str:
     """The id of the occurrence of that key."""
     if key.startswith("due:"):
         return entry_id(rule_id, due)
+    return _keyed(rule_id, key)
+
+
+def origin_of(rule_id: str, key: str) -> str | None:
+    """The id of what the occurrence of that key was rescheduled from; None if it was not."""
+    prefix, _, origin = key.partition(":")
+    if prefix != RESCHEDULED:
+        return None
+    if origin.startswith("due:"):
+        return entry_id(rule_id, datetime.fromisoformat(origin.removeprefix("due:")))
+    return _keyed(rule_id, origin)
+
+
+def _keyed(rule_id: str, key: str) -> str:
     return f"{rule_id}:k-{base64.urlsafe_b64encode(key.encode()).decode().rstrip('=')}"
 
 

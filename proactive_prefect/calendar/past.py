@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from ..ledger.tables import Occurrence
 from .entries import FOLD_ABOVE, STASIS_LIMIT, Entry, Status
-from .ids import entry_id_of_key
+from .ids import entry_id_of_key, origin_of
 from .plans import Plan, actions_for
 
 CellKey = tuple[str, date]
@@ -38,7 +38,6 @@ _COLUMNS = (
     col(_one.started_at),
     col(_one.ended_at),
     col(_one.revision),
-    col(_one.origin_id),
 )
 
 
@@ -70,8 +69,8 @@ def status_of(outcome: str, running: bool) -> Status:
     return found
 
 
-def to_entry(row: Any, plan: Plan | None, origins: Mapping[int, str]) -> Entry:
-    """The entry of a row of `_COLUMNS`. `origins` has the ids of entries that others were moved from."""
+def to_entry(row: Any, plan: Plan | None) -> Entry:
+    """The entry of a row of `_COLUMNS`."""
     status = status_of(row.outcome, row.running)
     return Entry(
         event_id=entry_id_of_key(row.rule_id, row.key, row.due),
@@ -87,7 +86,7 @@ def to_entry(row: Any, plan: Plan | None, origins: Mapping[int, str]) -> Entry:
         run_id=row.run_id,
         started_at=row.started_at,
         ended_at=row.ended_at,
-        rescheduled_from=origins.get(row.origin_id) if row.origin_id else None,
+        rescheduled_from=origin_of(row.rule_id, row.key),
         version=row.revision,
         last_event_at_utc=row.ended_at or row.started_at,
         actions=actions_for(status, plan),
@@ -133,15 +132,7 @@ async def read_entries(
     """The occurrences that meet these conditions on `Occurrence`, by due time."""
     query: Select[Any] = select(*_COLUMNS).where(*conditions).order_by(col(_one.due), col(_one.id)).limit(limit)
     rows = (await session.execute(query)).all()
-    moved = sorted({row.origin_id for row in rows if row.origin_id is not None})
-    origins: dict[int, str] = {}
-    for some in _portions(moved):
-        found = select(col(_one.id), col(_one.rule_id), col(_one.key), col(_one.due)).where(
-            col(_one.id).in_(some or ())
-        )
-        for one in (await session.execute(found)).all():
-            origins[one.id] = entry_id_of_key(one.rule_id, one.key, one.due)
-    return [to_entry(row, plans.get(row.rule_id), origins) for row in rows]
+    return [to_entry(row, plans.get(row.rule_id)) for row in rows]
 
 
 async def read_stasis(session: AsyncSession, plans: Mapping[str, Plan], rules: Any) -> tuple[list[Entry], int]:
