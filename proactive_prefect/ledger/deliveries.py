@@ -42,6 +42,7 @@ _INSERT = text(
     f"VALUES ({', '.join(f':{name}' for name in _COLUMNS)}) ON CONFLICT (rule_id, delivery_id) DO NOTHING"
 ).bindparams(*(bindparam(column.name, type_=column.type) for column in _TABLE.c))
 _WAITING = col(Delivery.status) == "waiting"
+_CLAIMED_CHARACTERS = 32 * 1024 * 1024
 _CLAIMS = 0x696E626F78  # "inbox"
 
 
@@ -126,15 +127,24 @@ async def _equal_calls(
 
 
 async def claim(session: AsyncSession, holder: str, now: datetime, until: datetime, limit: int) -> list[Delivery]:
-    """Take up to `limit` deliveries that are anybody's now, the longest due first, until `until`."""
+    """Take up to `limit` deliveries that are anybody's now, the longest due first, until `until`.
+
+    Fewer where their payloads are large: they are all in memory at once.
+    """
     due = (
-        select(col(Delivery.id))
+        select(col(Delivery.id), func.length(col(Delivery.payload)))
         .where(_WAITING, col(Delivery.due_at) <= now)
         .order_by(col(Delivery.due_at), col(Delivery.id))
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    ids = (await session.scalars(due)).all()
+    ids: list[str] = []
+    size = 0
+    for one, length in (await session.execute(due)).tuples():
+        size += length
+        if ids and size > _CLAIMED_CHARACTERS:
+            break
+        ids.append(one)
     if not ids:
         return []
     taken = {"holder": holder, "due_at": until, "attempts": col(Delivery.attempts) + 1}

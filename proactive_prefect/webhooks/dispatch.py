@@ -32,13 +32,10 @@ from ..prefect_api.runs import PAYLOAD_LABEL, NewRun, create_runs, find_runs, ma
 from ..rules.models import WebhookRule
 from ..tracing import LABEL
 from .coalesce import close_group
-from .inbox import LEASE, Inbox
+from .inbox import INLINE, LEASE, Inbox
 from .pace import Pace
 
 log = logging.getLogger("proactive.inbox")
-
-INLINE = 256 * 1024
-"""Characters of a payload that travel to the run in its parameters; a larger one is fetched from the inbox."""
 
 _FORGET_EVERY = 3600.0  # seconds
 _LOOK = 1.0  # seconds after which a gateway looks for deliveries that another one accepted and did not take

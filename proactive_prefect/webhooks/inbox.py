@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import psutil
-from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import ProactiveError
 from ..ledger.db import Ledger
@@ -29,6 +28,9 @@ log = logging.getLogger("proactive.inbox")
 
 LEASE = timedelta(seconds=60)
 """How long a delivery is one dispatcher's, who has settled it or given it back by then, or is dead."""
+
+INLINE = 256 * 1024
+"""Characters of a payload that travel to the run in its parameters; a larger one is fetched from the inbox."""
 
 MAX_HELD = 200  # deliveries that this process holds for its dispatcher; more are anybody's
 _BATCH = 500  # calls that one commit accepts
@@ -158,12 +160,12 @@ class Inbox:
                 now = await self.ledger.now(session)
                 for call in calls:
                     if "due_at" not in call.row:
-                        keep = room > 0
+                        keep = room > 0 and len(call.row["payload"]) <= INLINE  # what is held is in memory
                         room -= keep
                         call.row["due_at"] = now + LEASE if keep else now
                         call.row["holder"] = self.holder if keep else None
                 repeats = await insert_new(session, [call.row for call in calls], windows)
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # whatever it is, nobody is left waiting
             log.error("inbox.refused calls=%d: %s", len(calls), type(error).__name__)
             for call in calls:
                 if not call.done.done():

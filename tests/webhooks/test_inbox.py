@@ -142,6 +142,16 @@ async def test_a_gateway_holds_so_many_and_leaves_the_rest_to_others(ledger: Led
     assert len(await take(ledger, "another")) == 51
 
 
+async def test_large_payloads_are_never_many_in_memory(ledger: Ledger) -> None:
+    """Nobody holds one that only waits, and a claim takes few of them; none is forgotten."""
+    inbox = Inbox(ledger)
+    large = '"' + "x" * (12 * 1024 * 1024) + '"'
+    for number in range(4):
+        await inbox.accept(a_call(str(number), payload=large))
+    assert (inbox.held, inbox.backlog) == (0, True)
+    assert [await take(ledger, "holder") for _ in range(3)] == [["0", "1"], ["2", "3"], []]
+
+
 async def test_whoever_waits_hears_what_became_of_it(ledger: Ledger) -> None:
     """At once where it is dispatched here, within a moment where another process does it, never too late."""
     here, there = Inbox(ledger), Inbox(ledger)
