@@ -33,7 +33,8 @@ docs: .venv/.dev  ## write the generated reference pages and build the site in s
 	$(BIN)/python -m docs.generate
 	$(BIN)/mkdocs build --strict --quiet
 
-fuzz: .venv/.dev  ## fuzz what reads strangers' bytes, five minutes for each reader
+fuzz: .venv/.dev  ## fuzz the gateway's routes, and what reads strangers' bytes for five minutes each
+	PROACTIVE_TEST_FUZZ=long $(BIN)/python -m pytest -q tests/security/test_openapi.py
 	$(BIN)/python -m tests.security.fuzz all -max_total_time=300 -max_len=4000 -print_final_stats=1
 
 chaos: .venv/.dev  ## the long form of the chaos tests

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import httpx
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -20,12 +23,15 @@ from tests.gateway.conftest import TOKEN, Gateway, gateway  # noqa: F401 - the f
 from .tried import TRIED
 
 EVERYWHERE = (414, 431)  # the address or the headers are too long: said before it is known which operation was meant
-EXAMPLES = 6  # for each operation: of what it asks for, and as many again of what it does not
+EXAMPLES = (
+    150 if os.environ.get("PROACTIVE_TEST_FUZZ") == "long" else 6
+)  # for each operation: of what it asks for, and as many again of what it does not
 CHECKS: list[CheckFunction] = [
     content_type_conformance, response_schema_conformance, status_code_conformance, ignored_auth,
 ]  # fmt: skip
 
 
+@pytest.mark.timeout(3600 if EXAMPLES > 6 else 300)
 def test_every_operation_answers_as_it_is_described(gateway: Gateway) -> None:  # noqa: F811
     """Whatever comes, the answer is one of those that the document names, and never a failure of the gateway's own."""
     operator = {"Authorization": f"Bearer {TOKEN}"}
