@@ -272,6 +272,8 @@ def _max_body(service: Service, door: Door) -> int:
 
 def _limit(request: Request, service: Service, door: Door) -> None:
     rule = door.rule
+    if rule.rate_limit is None and rule.caller_rate_limit is None:
+        return
     caller = bucket(origin(request, service.settings))
     # The caller's own first: what it has too much is not taken from the others.
     for rate, *name in ((rule.caller_rate_limit, "caller", rule.id, caller), (rule.rate_limit, "webhook", rule.id)):
