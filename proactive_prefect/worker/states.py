@@ -67,6 +67,8 @@ class States:
     async def claim(self, flow_run: FlowRun) -> Claim:
         """Propose Pending: the one atomic step that decides which worker runs it. A lost claim is no error."""
         pending: State[Any] = Pending(message=self._signed)
+        # Else one that was put off, and goes now since a slot is free, would wait for its next try all the same.
+        pending.state_details.scheduled_time = flow_run.next_scheduled_start_time
         answer = await self._client.set_flow_run_state(flow_run.id, pending)
         match answer.status:
             case SetStateStatus.ACCEPT:

@@ -69,7 +69,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         self._ears = Ears(heard=self._hear, reconnected=self._reconnected, logger=self._log)
         self._control = ControlChannel()
         self._looked_at = time.time()
-        self._far = FarLooks()
+        self._far, self._paused = FarLooks(), False
         self._stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
@@ -195,17 +195,19 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if self._stopping:
             return
         sought, self._seeking = self._seeking, set()
-        asked = time.time()
-        before = datetime.fromtimestamp(asked + ahead, UTC)
+        asked = self._looked_at = time.time()
         try:
+            if ahead > _LEAD:
+                self._paused = (await self.client.read_work_pool(self._pool_name)).is_paused
+            if self._paused:  # its release is an event; to look all the same would disturb those who make runs
+                return
             entries = await self.client.get_scheduled_flow_runs_for_work_pool(
-                work_pool_name=self._pool_name, scheduled_before=before, work_queue_names=self._queues
+                self._pool_name, self._queues, scheduled_before=datetime.fromtimestamp(asked + ahead, UTC)
             )
         except ObjectNotFound:
             return  # the pool is not there; the next sign of life makes it
-        self._looked_at = time.time()
         if ahead > _LEAD:
-            queues = await self.client.read_work_queues(work_pool_name=self._pool_name)
+            queues = await self.client.read_work_queues(self._pool_name)
             self._slots.queues_limited = any(queue.concurrency_limit is not None for queue in queues)
         self._alarm.drop(asked + _LEAD)
         instants: dict[UUID, float] = {}

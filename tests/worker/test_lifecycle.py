@@ -6,7 +6,9 @@ import asyncio
 import subprocess
 
 import httpx
+import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.flow_runs import asuspend_flow_run
 
 from ..support import free_port, wait_until
 from .conftest import Project
@@ -89,8 +91,8 @@ async def test_hooks_are_told_of_an_end_that_the_process_could_not_tell(project:
 
 
 async def test_a_suspended_run_leaves_its_process_and_comes_back_when_resumed(project: Project) -> None:
-    """A flow that suspends itself: no process waits; Resume runs it on."""
-    await _deploy(project, "asks")
+    """A flow that suspends itself, and one that is suspended from outside: no process waits; Resume runs it on."""
+    await _deploy(project, "asks", "steps")
     await project.worker()
     run = await project.start("asks")
     await project.ended(run, "Suspended")
@@ -99,6 +101,13 @@ async def test_a_suspended_run_leaves_its_process_and_comes_back_when_resumed(pr
     await project.client.resume_flow_run(run.id)
     await project.ended(run, "Completed")
     assert len(project.lines("answered")) == 1
+
+    long = await project.start("steps", count=200)
+    (first, *_) = await project.wrote("step")
+    await asuspend_flow_run(flow_run_id=long.id, timeout=300)
+    await wait_until(lambda: first.pid not in [each.pid for each in project.processes()], what="it stopped")
+    await project.ended(long, "Suspended")
+    assert not project.lines("through")
 
 
 async def test_limits_of_a_deployment_and_of_a_queue(project: Project) -> None:
@@ -165,3 +174,19 @@ async def test_a_health_check_answers(project: Project) -> None:
     await project.worker("--with-healthcheck", PREFECT_WORKER_WEBSERVER_PORT=port)
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
+
+
+@pytest.mark.slow
+async def test_a_slot_that_another_worker_frees_is_used_soon(project: Project) -> None:
+    """Two workers, a deployment's limit of one: who was refused hears that the other's run has ended."""
+    await project.deploy("slow", concurrency_limit=1)
+    await project.worker("--limit", "1")
+    first = await project.start("slow", seconds=15, word="first.")
+    await project.wrote("first.")
+    await project.worker()
+    second = await project.start("slow", seconds=0, word="second.")
+    await project.ended(first, "Completed")
+    await project.ended(second, "Completed")
+    ended = (await project.client.read_flow_run(first.id)).end_time
+    assert ended is not None
+    assert project.lines("second.")[0].at - ended.timestamp() < 10
