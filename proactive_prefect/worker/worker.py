@@ -199,8 +199,8 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         try:
             if ahead > _LEAD:
                 self._paused = (await self.client.read_work_pool(self._pool_name)).is_paused
-            if self._paused:  # its release is an event; to look all the same would disturb those who make runs
-                return
+            if self._paused:  # its release is an event; to ask for runs meanwhile would disturb those who make them
+                return self._far.at(asked + _BLIND_LOOK)
             entries = await self.client.get_scheduled_flow_runs_for_work_pool(
                 self._pool_name, self._queues, scheduled_before=datetime.fromtimestamp(asked + ahead, UTC)
             )
