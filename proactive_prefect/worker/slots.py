@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from uuid import UUID
 
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, WorkQueue
 
 
 def rule_owner(flow_run: FlowRun) -> str | None:
@@ -29,7 +29,11 @@ class Slots:
         self._of_an_owner = of_an_owner
         self._was_full = False
         self._waiting: dict[UUID | None, list[FlowRun]] = {}
-        self.queues_limited = False
+        self._queues_limited = False
+
+    def know(self, queues: Iterable[WorkQueue]) -> None:
+        """These are the queues of the pool, with their limits."""
+        self._queues_limited = any(queue.concurrency_limit is not None for queue in queues)
 
     def admits(self, flow_run: FlowRun, at_work: Collection[FlowRun]) -> bool:
         """Whether the worker's own limits leave room for the run; where they do not, that is remembered."""
@@ -56,4 +60,4 @@ class Slots:
     def is_news(self) -> bool:
         """A run ended: whether others may have waited for the worker's own limit, or for that of a queue."""
         was_full, self._was_full = self._was_full, False
-        return was_full or self.queues_limited
+        return was_full or self._queues_limited

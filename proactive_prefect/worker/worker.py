@@ -200,15 +200,15 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             if ahead > _LEAD:
                 self._paused = (await self.client.read_work_pool(self._pool_name)).is_paused
             if self._paused:  # its release is an event; to ask for runs meanwhile would disturb those who make them
-                return self._far.at(asked + _BLIND_LOOK)
+                self._far.at(asked + _BLIND_LOOK)
+                return
             entries = await self.client.get_scheduled_flow_runs_for_work_pool(
                 self._pool_name, self._queues, scheduled_before=datetime.fromtimestamp(asked + ahead, UTC)
             )
         except ObjectNotFound:
             return  # the pool is not there; the next sign of life makes it
         if ahead > _LEAD:
-            queues = await self.client.read_work_queues(self._pool_name)
-            self._slots.queues_limited = any(queue.concurrency_limit is not None for queue in queues)
+            self._slots.know(await self.client.read_work_queues(self._pool_name))
         self._alarm.drop(asked + _LEAD)
         instants: dict[UUID, float] = {}
         for entry in entries:
