@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, assert_never
 from zoneinfo import ZoneInfo
 
 from croniter import croniter
 
-from ..rules.timing import CronTiming, IntervalTiming, OnceTiming, clock_changes, due_between, instant_of
+from ..rules.timing import ClockChange, CronTiming, IntervalTiming, OnceTiming, clock_changes, due_between, instant_of
 from .entries import FOLD_ABOVE
 from .plans import Plan
 
@@ -123,8 +124,8 @@ def _around_gaps(timing: CronTiming, zone: ZoneInfo, since: datetime) -> tuple[l
     """
     removed: list[datetime] = []
     added: list[datetime] = []
-    for gap in clock_changes(timing.timezone, since, since + CLOCK_CHANGES):
-        if gap.kind != "gap":
+    for gap in _gaps(timing.timezone, since.date()):
+        if gap.at < since:
             continue
         for wall in _walls(timing, gap.start, gap.end):
             due = instant_of(wall, zone, gap)
@@ -136,6 +137,13 @@ def _around_gaps(timing: CronTiming, zone: ZoneInfo, since: datetime) -> tuple[l
             removed.append(expected)
             added.append(due)
     return removed, added
+
+
+@lru_cache(maxsize=1024)
+def _gaps(timezone: str, since: date) -> tuple[ClockChange, ...]:
+    """The gaps of a timezone in the years from a day on: many rules share it."""
+    start = datetime(since.year, since.month, since.day, tzinfo=UTC)
+    return tuple(one for one in clock_changes(timezone, start, start + CLOCK_CHANGES) if one.kind == "gap")
 
 
 def _walls(timing: CronTiming, start: datetime, end: datetime) -> list[datetime]:
