@@ -145,6 +145,7 @@ async def _burst(life: Life, count: int) -> None:
         print(f"\n{count} deliveries, {killed}: accepted in {accepted:.0f} s, all in {took:.0f} s")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_a_burst_outlives_kills_of_gateway_and_server(life: Life) -> None:
     """Each delivery that was answered with 2xx is exactly one run, whatever was killed when."""
