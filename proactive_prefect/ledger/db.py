@@ -28,6 +28,8 @@ from ..settings import Settings
 from .migrate import migrate
 
 FILE = "ledger.db"
+AT_END = "what is written last"
+"""In `info` of a writing session: a list of async functions of it that are called before it is committed."""
 _BUSY_SECONDS = 60.0
 _TURN_SECONDS = 120.0  # that a writer, or a reader, waits for a connection of this process
 _DRIVERS = {
@@ -67,6 +69,8 @@ class Ledger:
         """
         async with AsyncSession(self._writers, expire_on_commit=False) as session, session.begin():
             yield session
+            for finish in session.info.get(AT_END, ()):
+                await finish(session)
         if tell:
             async with self._written:
                 self._written.notify_all()

@@ -6,13 +6,17 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from .cursors import RECONCILED, read_cursor
 from .log import Head, read_head
 from .tables import OPEN, Delivery, Occurrence
+
+# In these words, not with parameters: so SQLite knows the indexes of just these rows for what they are.
+_OPEN = text(f"outcome IN ({', '.join(repr(one) for one in OPEN)})")
+_WAITING = text("status = 'waiting'")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ async def read_depths(session: AsyncSession, now: datetime) -> Depths:
             func.count(),
             func.min(col(Occurrence.due)),
         )
-        .where(col(Occurrence.outcome).in_(OPEN), col(Occurrence.due) <= now)
+        .where(_OPEN, col(Occurrence.due) <= now)
         .group_by(col(Occurrence.kind), col(Occurrence.outcome), col(Occurrence.running))
     )
     waiting: list[datetime] = []
@@ -52,7 +56,7 @@ async def read_depths(session: AsyncSession, now: datetime) -> Depths:
         (running if at_work else missed if outcome == "missed" else due)[kind] += count
         if not at_work and outcome != "missed":
             waiting.append(oldest)
-    undispatched = select(func.count()).where(col(Delivery.status) == "waiting")
+    undispatched = select(func.count()).select_from(Delivery).where(_WAITING)
     return Depths(
         missed,
         due,

@@ -97,7 +97,7 @@ async def append(session: AsyncSession, events: Iterable[NewEvent]) -> list[Even
         session.add(entry)
         logged.append(entry)
     await session.flush()
-    await tally_events(session, logged)
+    tally_events(session, logged)
     return logged
 
 

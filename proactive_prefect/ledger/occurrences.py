@@ -120,7 +120,7 @@ async def settle(session: AsyncSession, occurrence: Occurrence) -> None:
         head.revision += 1
         occurrence.revision = head.revision
     await session.flush()
-    await tally_outcome(session, occurrence, str(before[0]), runs)
+    tally_outcome(session, occurrence, str(before[0]), runs)
 
 
 async def open_runs(session: AsyncSession) -> Sequence[Run]:
