@@ -14,8 +14,7 @@ from .cursors import RECONCILED, read_cursor
 from .log import Head, read_head
 from .tables import OPEN, Delivery, Occurrence
 
-# In these words, not with parameters: so SQLite knows the indexes of just these rows for what they are.
-_OPEN = text(f"outcome IN ({', '.join(repr(one) for one in OPEN)})")
+# In words, not with a parameter: so SQLite knows the index of just these rows for what it is.
 _WAITING = text("status = 'waiting'")
 
 
@@ -48,7 +47,7 @@ async def read_depths(session: AsyncSession, now: datetime) -> Depths:
             func.count(),
             func.min(col(Occurrence.due)),
         )
-        .where(_OPEN, col(Occurrence.due) <= now)
+        .where(col(Occurrence.outcome).in_(OPEN), col(Occurrence.due) <= now)
         .group_by(col(Occurrence.kind), col(Occurrence.outcome), col(Occurrence.running))
     )
     waiting: list[datetime] = []
