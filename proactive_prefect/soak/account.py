@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 from sqlmodel import col
@@ -18,6 +18,7 @@ from .rules import HOOK
 from .slo import Seen
 
 _OPEN = ("expected", "approved")
+_CALLED_BEFORE = timedelta(minutes=5)
 _MOST = 1_000_000  # due moments of one rule in a soak
 
 
@@ -62,7 +63,10 @@ class Account:
     async def _found(self) -> Mapping[tuple[str, str], Occurrence]:
         rules = {rule_id for rule_id, _ in self._due} | {HOOK}
         async with self._ledger.read() as session:
-            query = select(Occurrence).where(col(Occurrence.rule_id).in_(rules), col(Occurrence.due) >= self._since)
+            # The first calls came before the first due time that counts.
+            query = select(Occurrence).where(
+                col(Occurrence.rule_id).in_(rules), col(Occurrence.due) >= self._since - _CALLED_BEFORE
+            )
             return {(one.rule_id, one.key): one for one in (await session.scalars(query)).all()}
 
     async def _doubled(self, found: Mapping[tuple[str, str], Occurrence]) -> list[str]:

@@ -13,7 +13,8 @@ class Limits:
 
     start_lag: float = 10.0
     freshness: float = 10.0
-    accept: float = 2.0
+    accept: float = 3.0
+    """A gateway waits up to two seconds for the run, to answer with it."""
     calendar: float = 1.0
     available: float = 0.99
 

@@ -38,7 +38,8 @@ async def test_a_whole_account(ledger: Ledger) -> None:
     """Every due moment and every accepted call has its run."""
     for run in every_due():
         await ended(ledger, run)
-    await ended(ledger, a_run("call", rule_id=HOOK, kind="webhook", cause="webhook", delivery_id="d1"))
+    first = NOON - timedelta(seconds=3)
+    await ended(ledger, a_run("call", rule_id=HOOK, kind="webhook", due=first, cause="webhook", delivery_id="d1"))
     seen = Seen()
     account = Account(ledger, soak_rules(), NOON, NOON + timedelta(minutes=1), ["d1"])
     assert await account.open() == []

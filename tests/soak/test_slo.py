@@ -42,7 +42,7 @@ def test_all_hold_where_all_is_well() -> None:
         ({"freshness": [30.0]}, "freshness"),
         ({"refused_calls": ["503"]}, "webhooks"),
         ({"lost_calls": ["delivery a"]}, "webhooks"),
-        ({"accepts": [3.0]}, "accept"),
+        ({"accepts": [3.1]}, "accept"),
         ({"failed_probes": ["/readyz: 503"] * 3}, "available"),
         ({"calendar": [1.5]}, "calendar"),
         ({"gaps": ["7 to 8"]}, "log"),
