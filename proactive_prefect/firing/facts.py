@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..prefect_api import PrefectApi
-from ..prefect_api.runs import CAUSE_LABEL, FlowRun, count_runs, find_runs, run_states
+from ..prefect_api.runs import AWAITING_RETRY, CAUSE_LABEL, FlowRun, count_runs, find_runs, run_states
 from ..rules.conditions import Cause, read_payload
 from ..rules.models import RuleBase
 from .gate import Facts, Occurrence, RunFact, Stage
@@ -56,14 +56,17 @@ async def gather(api: PrefectApi, rule: RuleBase, run: FlowRun, *, ask_session: 
         runs=runs,
         ran_before=await _ran_before(api, rule, run, start) if rule.max_runs and occurrence.cause != "manual" else None,
         session_active=await _session_active(rule) if ask_session else None,
-        approved=late and rule.on_missed == "ask" and await was_held(api, run),
+        approved=late and await _is_let_go(api, rule, run),
         later_due=await _later_due(api, run, occurrence, now) if late and rule.on_missed == "latest" else (),
     )
 
 
-async def was_held(api: PrefectApi, run: FlowRun) -> bool:
-    """Whether the run has been Missed before: if it comes to the gate again, somebody has resumed it."""
-    return any(state.name == MISSED for state in await run_states(api, run.id))
+async def _is_let_go(api: PrefectApi, rule: RuleBase, run: FlowRun) -> bool:
+    """Whether it was decided already that the run goes: somebody has resumed it, or it is run again after a crash."""
+    told = {MISSED} if rule.on_missed == "ask" else set()
+    if rule.retry_abandoned:
+        told.add(AWAITING_RETRY)
+    return bool(told) and any(state.name in told for state in await run_states(api, run.id))
 
 
 def to_fact(run: FlowRun) -> RunFact:

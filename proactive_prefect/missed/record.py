@@ -15,13 +15,14 @@ from ..ledger.leases import insert_into
 from ..ledger.lifecycle import event_type
 from ..ledger.log import NewEvent, append, lock_log
 from ..ledger.occurrences import expect, settle
-from ..ledger.tables import LeftOut, Occurrence, Resolution
+from ..ledger.tables import LeftOut, Occurrence, Resolution, Run
 from ..ledger.versions import version_at, versions_of
 from ..rules.models import Rule
 from .expected import read_rule
 from .plan import Gap, LeftOutOf
 
 _BATCH = 200
+_RETRIED_FOR = timedelta(hours=1)  # a round that comes later than this after a crash does not run it again
 
 
 async def note_skips(ledger: Ledger, gaps: Sequence[Gap], now: datetime) -> None:
@@ -82,6 +83,23 @@ async def note_left_out(ledger: Ledger, found: Sequence[LeftOutOf], now: datetim
 async def held_by_rule(session: AsyncSession) -> list[int]:
     """The held occurrences that their rule itself lets run."""
     return [one.id for one, rule in await _held(session) if one.id and rule and rule.on_missed in ("run", "latest")]
+
+
+async def abandoned_runs(session: AsyncSession, now: datetime) -> list[str]:
+    """The runs that ended unknown lately, of rules that are not at work since."""
+    busy = select(col(Occurrence.rule_id)).where(col(Occurrence.running))
+    query = (
+        select(col(Run.run_id))
+        .join(Occurrence, col(Occurrence.run_id) == col(Run.run_id))
+        .where(
+            col(Occurrence.outcome) == "unknown",
+            col(Occurrence.ended_at) > now - _RETRIED_FOR,
+            col(Run.last_type) == "CRASHED",
+            col(Run.deleted_at).is_(None),
+            col(Occurrence.rule_id).not_in(busy),
+        )
+    )
+    return list((await session.scalars(query)).all())
 
 
 async def stale_held(session: AsyncSession, now: datetime) -> list[tuple[str, timedelta]]:

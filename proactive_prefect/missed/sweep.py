@@ -27,7 +27,7 @@ from ..ledger.leases import hold, release
 from ..ledger.reconcile import reconcile
 from ..prefect_api import PrefectApi
 from ..prefect_api.client import Refused
-from ..prefect_api.missed import crash_run, create_missed, drop_run, hold_run, runs_with_ids
+from ..prefect_api.missed import crash_run, create_missed, drop_run, hold_run, retry_run, runs_with_ids
 from ..prefect_api.runs import FlowRun, set_state
 from ..rules.durations import format_duration
 from ..rules.models import Rule
@@ -35,7 +35,7 @@ from ..settings import Settings
 from .carry import carry_out, has_more
 from .expected import read_rule
 from .plan import ABANDONED, NEVER_BEGUN, SWEPT, Gap, Plan, longest, make_plan
-from .record import held_by_rule, note_left_out, note_skips, stale_held
+from .record import abandoned_runs, held_by_rule, note_left_out, note_skips, stale_held
 from .resolve import learn, resolve_missed
 
 log = logging.getLogger("proactive.missed")
@@ -110,6 +110,7 @@ class Sweeper:
         await self._make([gap for gap in plan.gaps if not isinstance(gap.decision, Skip)])
         await self._settle_late([late.run_id for late in plan.late], now)
         await self._end_abandoned(plan.abandoned, now)
+        await self._retry_abandoned(now)
         await self._drop_stale(now)
         async with self._ledger.read() as session:
             by_rule = await held_by_rule(session)
@@ -187,6 +188,16 @@ class Sweeper:
             if run.state.timestamp + longest(rule) + ABANDONED < now:
                 text = f"Abandoned: it had to end within {format_duration(longest(rule))}, and gave no more sign."
                 await crash_run(self._api, run.id, text)
+                await learn(self._ledger, self._api, self._settings, [str(run.id)])
+
+    async def _retry_abandoned(self, now: datetime) -> None:
+        """Run again what its process abandoned, where the rule says that it may, as one of its retries."""
+        async with self._ledger.read() as session:
+            run_ids = await abandoned_runs(session, now)
+        for run in await runs_with_ids(self._api, run_ids):
+            rule = read_rule(str(run.parameters.get("rule")))
+            if rule is not None and rule.retry_abandoned and await retry_run(self._api, run.id, now, most=rule.retries):
+                log.info("missed.retried run=%s rule=%s", run.id, rule.id)
                 await learn(self._ledger, self._api, self._settings, [str(run.id)])
 
     async def _drop_stale(self, now: datetime) -> None:

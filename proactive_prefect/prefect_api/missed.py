@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Scheduled
 from ..rules.models import KINDS
 from .changes import RESCHEDULED
 from .client import PrefectApi, Refused
-from .runs import FlowRun, create_run, read_run, set_state
+from .runs import AWAITING_RETRY, FlowRun, create_run, read_run, run_states, set_state
 
 _PAGE = 200
 MISSED = "Missed"
@@ -93,6 +93,15 @@ async def resume_run(api: PrefectApi, run_id: UUID | str) -> bool:
 async def crash_run(api: PrefectApi, run_id: UUID | str, reason: str) -> None:
     """End a run whose process is gone."""
     await set_state(api, run_id, State(type=StateType.CRASHED, message=reason))
+
+
+async def retry_run(api: PrefectApi, run_id: UUID | str, at: datetime, *, most: int) -> bool:
+    """Let a crashed run run again at `at`, if it has not been so `most` times; False if it has, or is not crashed."""
+    states = await run_states(api, run_id)
+    if not states or not states[-1].is_crashed() or sum(state.name == AWAITING_RETRY for state in states) >= most:
+        return False
+    answer = await set_state(api, run_id, Scheduled(scheduled_time=at, name=AWAITING_RETRY))
+    return answer.status.value == "ACCEPT"
 
 
 async def drop_run(api: PrefectApi, run_id: UUID | str, reason: str, *, name: str | None = None) -> bool:

@@ -20,6 +20,7 @@ from ..tracing import trace_labels
 from .client import PrefectApi, Refused
 
 __all__ = [
+    "AWAITING_RETRY",
     "CAUSE_LABEL",
     "PAYLOAD_LABEL",
     "FlowRun",
@@ -37,6 +38,7 @@ __all__ = [
     "upcoming_runs",
 ]
 
+AWAITING_RETRY = "AwaitingRetry"
 # On a run's labels: why it was made, for the gate. Scheduled runs have none, and need none.
 CAUSE_LABEL = "proactive.cause"
 # Which delivery's payload the run has to fetch from the inbox, where it is too large to come along.

@@ -153,6 +153,9 @@ class Policies(_Part):
         default=timedelta(seconds=30), description="For one attempt of the action."
     )
     retries: Count = Field(default=2, ge=0, le=100, description="Attempts after the first.")
+    retry_abandoned: Flag = Field(
+        default=False, description="Whether a run whose process died at work is run again, as one of its retries."
+    )
     retry_delay: Durations = Field(
         default=timedelta(seconds=5), description="Before each retry; a list gives one for each."
     )

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from prefect.states import Completed, Pending, Running, Scheduled
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed, Crashed, Pending, Running, Scheduled
 
+from proactive_prefect.firing.facts import gather, occurrence_of
+from proactive_prefect.firing.gate import Run, decide
 from proactive_prefect.ledger.db import open_ledger
 from proactive_prefect.ledger.log import read_events
 from proactive_prefect.missed.carry import carry_out
@@ -21,6 +24,7 @@ from proactive_prefect.rules.models import to_snapshot
 from proactive_prefect.settings import Settings
 from tests.conftest import Server
 from tests.gateway.conftest import apply, forget, rulebook
+from tests.support import free_port
 
 from .outage import HOUR, Outage
 
@@ -199,3 +203,46 @@ async def test_runs_that_workers_left_behind_are_found(outage: Outage) -> None:
     await outage.look()
     assert (await outage.outcomes("disk"))[:2] == ["missed", "unknown"]
     assert (await outage.states("disk"))[:2] == ["Missed", "Crashed"]
+    await outage.round()
+    assert (await outage.states("disk"))[:2] == ["Missed", "Crashed"]
+
+
+async def test_a_rule_may_have_abandoned_runs_run_again_as_retries(outage: Outage) -> None:
+    """As often as it has retries, and the gate lets it go although it is late; then it stays unknown."""
+    await outage.begin({"id": "disk", "retries": 1, "retry_abandoned": True}, made_ahead=10)
+    run = (await outage.runs("disk"))[0]
+    rule = rulebook({"kind": "heartbeat", "every": "1h", "id": "x", "retries": 1, "retry_abandoned": True}).rules[0]
+    crash = (Pending(), Running(), Crashed(message="its machine went away"))
+    for wanted in ("AwaitingRetry", "Crashed"):
+        for state in crash:
+            await set_state(outage.api, run.id, state)
+        await outage.look()
+        assert (await outage.outcomes("disk"))[0] == "unknown"
+        await outage.round()
+        run = (await outage.runs("disk"))[0]
+        assert run.state_name == wanted
+        facts = await gather(outage.api, rule, run)
+        assert decide(rule, occurrence_of(run, rule), facts) == Run()
+
+
+async def test_a_decision_that_prefect_was_not_told_is_carried_out_later(outage: Outage) -> None:
+    """As when the process that made it dies right after it was written down, or Prefect is away."""
+    await outage.begin({"id": "disk"}, made_ahead=0)
+    await outage.round()
+    first, second, *_ = [one.id or 0 for one in await outage.account("disk")]
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+        async with connect(Settings(api_patience=1)) as away:
+            for one, action in ((first, "approve_backfill_run"), (second, "delete_missed")):
+                [answer] = await resolve_missed(
+                    outage.ledger,
+                    away,
+                    outage.settings,
+                    [one],
+                    action,
+                    by="ada",
+                    via="api",  # type: ignore[arg-type]
+                )
+                assert not answer.carried_out
+    assert (await outage.states("disk"))[:2] == ["Missed", "Missed"]
+    await carry_out(outage.ledger, outage.api, outage.settings)
+    assert (await outage.states("disk"))[:2] == ["Resuming", "Cancelled"]
