@@ -16,7 +16,7 @@ from proactive_prefect.ledger.tables import Occurrence
 from proactive_prefect.ledger.versions import SeenRule, Status, note_rules
 from proactive_prefect.ledger.why import why
 from proactive_prefect.missed.plan import SWEPT, Plan, make_plan
-from proactive_prefect.missed.record import held_by_rule, note_left_out, note_skips, stale_held
+from proactive_prefect.missed.record import abandoned_runs, held_by_rule, note_left_out, note_skips, stale_held
 from proactive_prefect.rules.models import HeartbeatRule, to_snapshot
 from tests.ledger.histories import LONG_AGO, NOON, a_run, story
 
@@ -222,3 +222,15 @@ async def test_what_was_claimed_and_never_begun_is_late_and_what_never_ended_is_
         there = await plan(ledger, since=NOON - 2 * HOUR, now=now)
         assert [one.run_id for one in there.late] == ([claimed.run_id] if late else []), minutes
         assert there.abandoned == ((began.run_id,) if abandoned else ()), minutes
+
+
+async def test_what_ended_unknown_lately_may_be_run_again_while_its_rule_rests(ledger: Ledger) -> None:
+    """Not long after; and not while another run of the rule is at work."""
+    crashed = await tell(ledger, 1, "SCHEDULED/Scheduled", "RUNNING/Running", "CRASHED/Crashed")
+    await tell(ledger, 3, "SCHEDULED/Scheduled", "RUNNING/Running", "COMPLETED/Completed")
+    async with ledger.read() as session:
+        assert await abandoned_runs(session, NOON) == [crashed.run_id]
+        assert await abandoned_runs(session, NOON + timedelta(minutes=1)) == []
+    await tell(ledger, 0, "SCHEDULED/Scheduled", "RUNNING/Running")
+    async with ledger.read() as session:
+        assert await abandoned_runs(session, NOON) == []
