@@ -207,7 +207,7 @@ async def test_runs_that_workers_left_behind_are_found(outage: Outage) -> None:
     assert (await outage.states("disk"))[:2] == ["Missed", "Crashed"]
 
 
-async def test_a_rule_may_have_abandoned_runs_run_again_as_retries(outage: Outage) -> None:
+async def test_runs_left_behind_run_again_as_retries_where_the_rule_says_so(outage: Outage) -> None:
     """As often as it has retries, and the gate lets it go although it is late; then it stays unknown."""
     await outage.begin({"id": "disk", "retries": 1, "retry_abandoned": True}, made_ahead=10)
     run = (await outage.runs("disk"))[0]
@@ -225,7 +225,7 @@ async def test_a_rule_may_have_abandoned_runs_run_again_as_retries(outage: Outag
         assert decide(rule, occurrence_of(run, rule), facts) == Run()
 
 
-async def test_a_decision_that_prefect_was_not_told_is_carried_out_later(outage: Outage) -> None:
+async def test_a_decision_left_behind_by_who_made_it_is_carried_out_later(outage: Outage) -> None:
     """As when the process that made it dies right after it was written down, or Prefect is away."""
     await outage.begin({"id": "disk"}, made_ahead=0)
     await outage.round()
