@@ -52,6 +52,10 @@ def crashing(ctx: Context) -> None:
     os.abort()
 
 
+async def look_around(ctx: Context) -> str:
+    return f"woken because: {'; '.join(ctx.wakes) or 'it was due'}"
+
+
 async def keep(ctx: Context) -> str:
     return f"got {ctx.payload!r}"
 
@@ -123,6 +127,25 @@ on_overlap = "allow"
 [[cron]]
 id = "each-minute"
 cron = "* * * * *"
+{call("tick")}
+
+[[heartbeat]]
+id = "watch"
+every = "30s"
+session = "research"
+{call("look_around")}
+
+[[cron]]
+id = "collect"
+cron = "* * * * *"
+session = "research"
+{call("tick")}
+
+[[cron]]
+id = "collect-in-silence"
+cron = "* * * * *"
+session = "research"
+wake_heartbeat = "off"
 {call("tick")}
 
 [[webhook]]
@@ -239,6 +262,17 @@ class Life:
         answer = httpx.post(f"{self.up['prefect_api_url']}{path}", json=body, timeout=120)
         answer.raise_for_status()
         return answer.json()
+
+    def gateway(self, path: str, **params: Any) -> Any:
+        """GET from the gateway, as the operator."""
+        answer = httpx.get(f"{self.up['gateway_url']}{path}", params=params, headers=self.operator, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    @property
+    def operator(self) -> dict[str, str]:
+        """What an operator's calls carry."""
+        return {"Authorization": f"Bearer {self.up['token']}"}
 
     def runs(self, rule: str, *states: str) -> list[dict[str, Any]]:
         """The runs of a rule, oldest first; only those in one of the named states, where any are named."""
