@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Literal, cast
@@ -10,8 +11,9 @@ from uuid import uuid4
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field, ValidationError
 
-from ..errors import UnknownRule
+from ..errors import PrefectError, UnknownRule
 from ..ledger.recent import last_occurrences
+from ..ledger.reconcile import reconcile_rules
 from ..ledger.tables import Occurrence, Outcome, RuleVersion
 from ..ledger.versions import latest_versions
 from ..prefect_api.links import deployment_url, run_url
@@ -98,6 +100,7 @@ async def pause(rule_id: _RuleId, service: TheService) -> Told:
     """Make no more scheduled runs of it until it is resumed, as the switch in Prefect's UI does."""
     deployment_id, _ = await _deployed(service, rule_id)
     await pause_rule(service.looking, deployment_id)
+    await _note(service)
     return Told(rule=rule_id, done="paused")
 
 
@@ -106,6 +109,7 @@ async def resume(rule_id: _RuleId, service: TheService) -> Told:
     """Resume it. One that the rules file disables does not fire all the same."""
     deployment_id, rule = await _deployed(service, rule_id)
     await resume_rule(service.looking, deployment_id, enabled=rule.enabled)
+    await _note(service)
     return Told(rule=rule_id, done="resumed")
 
 
@@ -123,6 +127,12 @@ async def _deployed(service: Service, rule_id: str) -> tuple[str, Rule]:
     if found is None or found.status == "deleted" or found.deployment_id is None:
         raise UnknownRule(f"no rule {rule_id!r} is deployed")
     return found.deployment_id, from_snapshot(found.snapshot)
+
+
+async def _note(service: Service) -> None:
+    """Let the account know at once; without this it hears of it by Prefect's event, or at its next look."""
+    with contextlib.suppress(PrefectError):  # it is done; the account comes to know of it all the same
+        await reconcile_rules(service.looking, service.ledger, service.settings)
 
 
 def _card(version: RuleVersion, last: Iterable[Occurrence], now: datetime) -> RuleCard | None:

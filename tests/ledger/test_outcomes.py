@@ -92,8 +92,8 @@ ALLOWED: dict[str, set[str]] = {
     "missed": {"approved", "deleted"},
     # A person may approve, and cancel or delete the run in Prefect before it has begun.
     "approved": {"completed", "quiet", "failed", "timed_out", "cancelled", "skipped", "unknown", "deleted"},
-    # A person may run a failed one again, in Prefect's UI.
-    "failed": {"completed", "quiet", "timed_out", "cancelled", "skipped", "unknown"},
+    # A person may run a failed one again, in Prefect's UI; or drop it, where the gate held that as too late.
+    "failed": {"completed", "quiet", "timed_out", "cancelled", "skipped", "unknown", "deleted"},
 }
 
 
