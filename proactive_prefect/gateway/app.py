@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from ..calendar.calendar import Calendar
-from ..heartbeat.wake import keep_waking
 from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..missed.sweep import sweep
 from ..prefect_api import connect
 from ..rules.durations import parse_duration
 from ..settings import Settings
+from ..wakes.wake import keep_waking
 from ..webhooks.dispatch import Dispatcher
 from ..webhooks.inbox import Inbox
 from . import calendar, deliveries, health, heartbeat, hooks, metrics, missed, page, rules, state, stream, why

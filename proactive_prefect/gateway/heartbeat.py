@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Header, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..heartbeat.last import HeartbeatLast, last_heartbeats
 from ..ledger.wakes import REASON_LENGTH, ask
+from ..wakes.last import HeartbeatLast, last_heartbeats
 from .access import Operator, reader
 from .problems import documented
 from .service import TheService

@@ -12,7 +12,7 @@ from proactive_prefect.gateway.secrets import read_token
 from proactive_prefect.ledger.db import open_ledger
 from proactive_prefect.settings import Settings
 
-from ..heartbeat.test_wakes import deploy, heartbeat, waits
+from ..wakes.test_wakes import deploy, heartbeat, waits
 from .test_metrics import serving
 
 WAKE, LAST = "/api/v1/heartbeat/wake", "/api/v1/heartbeat/last"

@@ -16,7 +16,6 @@ from proactive_prefect.deploy.compile import Project, compile_rules
 from proactive_prefect.deploy.plan import make_plan
 from proactive_prefect.firing.gate import Skip
 from proactive_prefect.firing.outcome import skipped
-from proactive_prefect.heartbeat.wake import keep_waking
 from proactive_prefect.ledger.db import Ledger, open_ledger
 from proactive_prefect.ledger.reconcile import reconcile
 from proactive_prefect.ledger.tables import Wake
@@ -26,6 +25,7 @@ from proactive_prefect.prefect_api.runs import FlowRun, recent_runs, set_state
 from proactive_prefect.prefect_api.wakes import next_run, wakes_of
 from proactive_prefect.rules.models import Rulebook
 from proactive_prefect.settings import Settings
+from proactive_prefect.wakes.wake import keep_waking
 
 from ..conftest import Server
 from ..support import wait_until

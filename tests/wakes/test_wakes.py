@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from proactive_prefect.heartbeat.last import last_heartbeats
 from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.ledger.log import read_events
 from proactive_prefect.ledger.occurrences import apply, known_runs, ref_of
@@ -19,6 +18,7 @@ from proactive_prefect.ledger.tables import Wake
 from proactive_prefect.ledger.versions import SeenRule, note_rules
 from proactive_prefect.ledger.wakes import ask, waiting
 from proactive_prefect.rules.models import CronRule, HeartbeatRule, RuleBase, to_snapshot
+from proactive_prefect.wakes.last import last_heartbeats
 
 from ..ledger.histories import LONG_AGO, a_run, story
 
