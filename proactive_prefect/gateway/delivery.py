@@ -66,12 +66,13 @@ async def deliver(service: Service, door: Door, call: Call) -> Accepted:
     Raises InboxClosed where it could not be made safe: then nothing has happened.
     """
     rule, inbox = door.rule, service.inbox
+    backed_up = inbox.backlog  # by others: a large delivery is in nobody's memory, and would count as one itself
     receipt = await inbox.accept(row_of(door, call), rule.dedupe or timedelta(0))
     delivery = receipt.delivery
     ends = time.monotonic() + (rule.wait.total_seconds() if rule.wait else 0.0)
     # One that waits for others is dispatched later; else, on an idle machine, it is a matter of a moment.
     joins = delivery.status == "waiting" and delivery.group_key is not None
-    idle = not joins and not inbox.backlog and inbox.held <= FEW
+    idle = not joins and not backed_up and inbox.held <= FEW
     within = max(ends - time.monotonic(), ANSWER_SECONDS if idle or delivery.status != "waiting" else 0.0)
     settled = await inbox.settled(delivery, within)
     status: Status = "accepted"

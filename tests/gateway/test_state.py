@@ -114,7 +114,7 @@ def test_openapi_describes_every_answer(http: httpx.Client) -> None:
     for status, response in hook["responses"].items():
         media, schema = next(iter(response["content"].items()))
         names = {one["$ref"].rsplit("/")[-1] for one in schema["schema"].get("anyOf", [schema["schema"]])}
-        wanted = {"200": {"Answer", "Greeting"}, "202": {"Answer"}}.get(status, {"Problem"})
+        wanted = {"200": {"Answer", "Greeting", "Rehearsal"}, "202": {"Answer"}}.get(status, {"Problem"})
         assert (media, names) == ("application/json" if status < "300" else "application/problem+json", wanted)
     assert {"ProactiveState", "RuleState", "Problem"} <= document["components"]["schemas"].keys()
     assert "HTTPValidationError" not in document["components"]["schemas"]
