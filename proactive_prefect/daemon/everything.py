@@ -179,8 +179,9 @@ class Everything:
     async def _await_gateway(self) -> GatewayPart:
         gateway = self._gateway
         assert gateway is not None  # started before
+        webhooks = sum(rule.kind == "webhook" for rule in self._declared.rulebook.rules)
         with self._report.step("gateway") as step:
-            await gateway.wait_ready()
+            await gateway.wait_ready(webhooks)
             step.detail = gateway.own_url
         return gateway
 

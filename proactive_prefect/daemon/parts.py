@@ -90,15 +90,16 @@ class GatewayPart(Part):
         self.url = (settings.gateway_url or self.own_url).rstrip("/")
         super().__init__("gateway", settings, {**env, "PROACTIVE_GATEWAY_PORT": str(self.port)}, say)
 
-    async def wait_ready(self) -> None:
-        """Wait until `/readyz` says so, on a port that is really its own."""
+    async def wait_ready(self, webhooks: int) -> None:
+        """Wait until `/readyz` says so, and that it knows so many webhooks, on a port that is really its own."""
         async with httpx.AsyncClient(timeout=5) as http:
 
             async def ready() -> bool:
                 if self.child.pid is None or not listens(self.child.pid, self.port):
                     return False
                 with contextlib.suppress(httpx.HTTPError):
-                    return (await http.get(f"{self.own_url}/readyz")).status_code == 200
+                    answer = await http.get(f"{self.own_url}/readyz")
+                    return answer.status_code == 200 and answer.json()["webhooks"] >= webhooks
                 return False
 
             await self.wait_until(ready, "the gateway is not ready")

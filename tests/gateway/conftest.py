@@ -55,7 +55,7 @@ HOOKS: list[dict[str, Any]] = [
     {"id": "of-few", "callers": ["192.0.2.0/24", "2001:db8::/32"], "caller_rate_limit": "2/hour"},
     {"id": "of-few-signed", "scheme": "github", "callers": ["192.0.2.0/24"]},
     {"id": "one-at-a-time", "on_overlap": "skip"},
-    {"id": "bundled", "coalesce": {"key": "payload.repo", "window": "1s", "max_wait": "20s"}},
+    {"id": "bundled", "coalesce": {"key": "payload.repo", "window": "5s", "max_wait": "20s"}},
     {"id": "asks", "wait": "30s"},
     {"id": "deduped", "dedupe": "5m"},
     {"id": "github", "scheme": "github"},
