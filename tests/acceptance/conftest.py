@@ -332,7 +332,7 @@ def living(folder: Path, declared: str, actions: str, **more: str) -> Iterator[L
         return up_file.is_file()
 
     try:
-        wait_until_sync(ready, what="up.json, which `up` writes when it is ready", timeout=180)
+        wait_until_sync(ready, what="up.json, which `up` writes when it is ready", timeout=300)
         yield Life(folder, env, json.loads(up_file.read_text()), began)
         process.send_signal(signal.SIGINT)
         process.wait(30)
