@@ -19,6 +19,7 @@ def browser() -> None:
     """These tests need one."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 async def test_an_operator_approves_a_missed_run_and_sees_it_run(life: Life) -> None:
     """A run that was due an hour ago waits in the queue; approved, it runs with that time, and the page shows it."""
@@ -45,6 +46,7 @@ async def test_an_operator_approves_a_missed_run_and_sees_it_run(life: Life) -> 
     assert '"page"' in why.stdout, why.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("browser")
 async def test_an_operator_pauses_resumes_and_runs_a_rule(life: Life) -> None:
     """By the buttons of the page; what Prefect then says comes back to it by itself."""
