@@ -48,7 +48,7 @@ async def last(service: TheService, session_id: _Session = None, rule: _Rule = N
         return await last_heartbeats(session, session_id=session_id, rule_id=rule)
 
 
-@router.post("/wake", status_code=202, responses=documented(401, 403, 409, 422))
+@router.post("/wake", status_code=202, responses=documented(400, 401, 403, 409, 422))
 async def wake(
     service: TheService,
     caller: Operator,

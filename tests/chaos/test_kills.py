@@ -105,6 +105,8 @@ async def _nothing_left(project: Project) -> None:
     await wait_until(lambda: not project.processes(), what="no process is left")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_killed_runs_end_exactly_once(project: Project) -> None:
     """Killing runs at any step: each ends in one terminal state, no body runs twice, no process is left."""
     states = await _account(project, 25, kill_worker=False, seed=1)
