@@ -27,7 +27,7 @@ check: .venv/.dev  ## lint, types, import floors, and the coverage of the fast t
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 	$(BIN)/python -m pytest -q -m "not server and not slow" $(BESIDE) --reruns 2 --cov=proactive_prefect/rules \
-		--cov=proactive_prefect/deploy --cov=proactive_prefect/firing --cov-report=term:skip-covered --cov-fail-under=70
+		--cov=proactive_prefect/deploy --cov=proactive_prefect/firing --cov-report=term:skip-covered --cov-fail-under=60
 
 docs: .venv/.dev  ## write the generated reference pages and build the site in site/
 	$(BIN)/python -m docs.generate
