@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -314,8 +314,15 @@ def living(folder: Path, declared: str, actions: str, **more: str) -> Iterator[L
     (folder / "acting.py").write_text(actions)
     (folder / "proactive.toml").write_text(declared)
     env = environment(folder) | more
+    with up(folder, env) as alive:
+        yield replace(alive, began=began)
+
+
+@contextlib.contextmanager
+def up(folder: Path, env: dict[str, str]) -> Iterator[Life]:
+    """`proactive up` in a project that is there, until the block ends; then Ctrl-C."""
     log = folder / "up.log"
-    with log.open("wb") as out:
+    with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "proactive_prefect.cli", "up"],
             cwd=folder,
@@ -333,8 +340,8 @@ def living(folder: Path, declared: str, actions: str, **more: str) -> Iterator[L
 
     try:
         wait_until_sync(ready, what="up.json, which `up` writes when it is ready", timeout=300)
-        yield Life(folder, env, json.loads(up_file.read_text()), began)
+        yield Life(folder, env, json.loads(up_file.read_text()), datetime.now(UTC))
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(60)
     finally:
         stop(process)

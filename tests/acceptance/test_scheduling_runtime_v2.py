@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import signal
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,44 +14,13 @@ import httpx
 import pytest
 
 from proactive_prefect.cli.scaffold import write_project
-from proactive_prefect.lifeline import die_with_parent
 
-from ..conftest import stop
 from ..support import wait_until_sync
-from .conftest import ACTIONS, Life, environment
+from .conftest import ACTIONS, Life, environment, up
 
 HOURS = 10
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d")
 _DAYS = timedelta(days=3)
-
-
-@contextmanager
-def up(folder: Path, env: dict[str, str]) -> Iterator[Life]:
-    """`proactive up` in that project, until the block ends."""
-    log = folder / "up.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "proactive_prefect.cli", "up"],
-            cwd=folder,
-            env=env,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
-    ready = folder / ".proactive" / "up.json"
-
-    def is_ready() -> bool:
-        assert process.poll() is None, f"up ended: {log.read_text()[-3000:]}"
-        return ready.is_file()
-
-    try:
-        wait_until_sync(is_ready, what="up.json, which `up` writes when it is ready", timeout=240)
-        yield Life(folder, env, json.loads(ready.read_text()), datetime.now(UTC))
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-    finally:
-        stop(process)
 
 
 def set_back(database: Path, by: timedelta) -> None:
