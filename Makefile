@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
-# Two at a time, each with a Prefect server of its own; the tests of a file stay together, in their order.
-BESIDE := -n 2 --dist loadfile
+# Two at a time, each with a Prefect server of its own; what stays together says tests/conftest.py.
+BESIDE := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help up test slow check docs fuzz chaos bench clean
@@ -14,9 +14,8 @@ help:  ## what there is to make
 up: .venv/.runtime  ## run everything on this machine: Prefect, worker, gateway, the rules
 	@$(BIN)/proactive up
 
-# On a busy machine a real server may miss a test's patience; such a test is tried again, and reported as RERUN.
 test: .venv/.dev  ## run the tests
-	$(BIN)/python -m pytest -m "not slow" $(BESIDE) --reruns 2 --durations 15
+	$(BIN)/python -m pytest -m "not slow" $(BESIDE) --durations 15
 
 slow: .venv/.dev  ## run the tests that take minutes: bursts, near ticks, kills, other workers
 	$(BIN)/python -m pytest -m slow
@@ -26,7 +25,7 @@ check: .venv/.dev  ## lint, types, import floors, and the coverage of the fast t
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
-	$(BIN)/python -m pytest -q -m "not server and not slow" $(BESIDE) --reruns 2 --cov=proactive_prefect/rules \
+	$(BIN)/python -m pytest -q -m "not server and not slow" $(BESIDE) --cov=proactive_prefect/rules \
 		--cov=proactive_prefect/deploy --cov=proactive_prefect/firing --cov-report=term:skip-covered --cov-fail-under=60
 
 docs: .venv/.dev  ## write the generated reference pages and build the site in site/

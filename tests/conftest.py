@@ -17,12 +17,23 @@ from proactive_prefect.lifeline import die_with_parent
 
 from .support import free_port, wait_until_sync
 
+_LONGEST = ["acceptance", "worker", "chaos", "daemon"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the Prefect server or a browser, so that `make check` can leave it to `make test`."""
+    """Mark what needs the Prefect server or a browser, and what stays together where several processes run the tests.
+
+    The tests of a file stay together, in their order, and so do all of acceptance/, which share one running project.
+    What takes longest begins first.
+    """
+    rooms = {}
     for item in items:
+        file = item.path.relative_to(Path(__file__).parent)
+        rooms[item] = file.parts[0]
         if {"prefect_server", "life", "running", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
+        item.add_marker(pytest.mark.xdist_group(file.parts[0] if file.parts[0] == "acceptance" else str(file)))
+    items.sort(key=lambda item: _LONGEST.index(rooms[item]) if rooms[item] in _LONGEST else len(_LONGEST))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -123,6 +123,7 @@ class Forkserver:
                     else:
                         order = self._order()
                         if order is None:
+                            signal.set_wakeup_fd(-1)
                             self._kill_all()
                             return None
                         number, child_end = order

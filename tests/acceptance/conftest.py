@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import tenacity
 
 from proactive_prefect.cli.scaffold import write_project
 from proactive_prefect.lifeline import die_with_parent
@@ -42,6 +43,11 @@ async def nothing_to_say(ctx: Context) -> HeartbeatResult:
 
 def slow(ctx: Context) -> None:
     time.sleep(25)
+
+
+def held(ctx: Context) -> None:
+    while not os.path.exists("let-go"):
+        time.sleep(0.1)
 
 
 def broken(ctx: Context) -> None:
@@ -154,12 +160,14 @@ on_overlap = "allow"
 {call("keep")}
 
 [[webhook]]
-id = "slow-door"
-{call("slow")}
+id = "held-door"
+timeout = "600s"
+{call("held")}
 
 [[skill]]
 id = "skill-cron"
 skill = "tick"
+on_overlap = "allow"
 schedule = {{ type = "cron", cron = "* * * * *", timezone = "Asia/Tokyo" }}
 {call("tick")}
 
@@ -167,12 +175,6 @@ schedule = {{ type = "cron", cron = "* * * * *", timezone = "Asia/Tokyo" }}
 id = "skill-interval"
 skill = "tick"
 schedule = {{ type = "interval", every = "15s", start_at = {now - timedelta(seconds=7):%Y-%m-%dT%H:%M:%SZ} }}
-{call("tick")}
-
-[[skill]]
-id = "skill-once"
-skill = "tick"
-schedule = {{ type = "once", at = {now + timedelta(seconds=90):%Y-%m-%dT%H:%M:%SZ} }}
 {call("tick")}
 
 [[skill]]
@@ -221,6 +223,17 @@ interval_secs = 40
 """
 
 
+def once(at: datetime) -> str:
+    """A skill that is due once."""
+    return f"""
+[[skill]]
+id = "skill-once"
+skill = "tick"
+schedule = {{ type = "once", at = {at:%Y-%m-%dT%H:%M:%SZ} }}
+{call("tick")}
+"""
+
+
 def environment(folder: Path) -> dict[str, str]:
     """An environment in which `proactive` uses `folder` and free ports, and nothing else of this machine."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PROACTIVE_"))}
@@ -243,6 +256,13 @@ def proactive(folder: Path, *words: str, env: dict[str, str] | None = None) -> s
     )
 
 
+_patiently = tenacity.Retrying(  # the embedded database is busy now and then
+    retry=tenacity.retry_if_result(lambda answer: answer.status_code >= 500),
+    stop=tenacity.stop_after_delay(60),
+    wait=tenacity.wait_fixed(0.5),
+)
+
+
 @dataclass
 class Life:
     """A running project, seen from outside."""
@@ -251,6 +271,9 @@ class Life:
     env: dict[str, str]
     up: dict[str, Any]
     began: datetime
+    """When the rules were written, to the second: from here their times are counted."""
+    once_at: datetime | None = None
+    """When `skill-once` is due."""
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `proactive …` in the project, in another terminal."""
@@ -259,7 +282,7 @@ class Life:
 
     def prefect(self, path: str, body: Any) -> Any:
         """POST to the Prefect API."""
-        answer = httpx.post(f"{self.up['prefect_api_url']}{path}", json=body, timeout=120)
+        answer = _patiently(httpx.post, f"{self.up['prefect_api_url']}{path}", json=body, timeout=120)
         answer.raise_for_status()
         return answer.json()
 
@@ -301,21 +324,29 @@ class Life:
 
 @pytest.fixture(scope="package")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
-    """`proactive up`, ready, in a new project with the rules of the acceptance tests; ended by Ctrl-C."""
-    with living(tmp_path_factory.mktemp("life"), rules(datetime.now(UTC)), ACTIONS) as alive:
-        yield alive
+    """`proactive up`, ready, in a new project with the rules of the acceptance tests; ended by Ctrl-C.
+
+    The skill that is due once is added when all runs, however long the start took.
+    """
+    began = datetime.now(UTC).replace(microsecond=0)
+    with living(tmp_path_factory.mktemp("life"), rules(began), ACTIONS) as alive:
+        at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=60)
+        declared = alive.folder / "proactive.toml"
+        declared.write_text(declared.read_text().replace("[heartbeats]\n", f"{once(at)}\n[heartbeats]\n"))
+        applied = alive.command("apply")
+        assert applied.returncode == 0, applied.stderr
+        yield replace(alive, began=began, once_at=at)
 
 
 @contextlib.contextmanager
 def living(folder: Path, declared: str, actions: str, **more: str) -> Iterator[Life]:
     """`proactive up` in a new project with those rules, those actions in acting.py and `more` environment."""
     write_project(folder)
-    began = datetime.now(UTC)
     (folder / "acting.py").write_text(actions)
     (folder / "proactive.toml").write_text(declared)
     env = environment(folder) | more
     with up(folder, env) as alive:
-        yield replace(alive, began=began)
+        yield alive
 
 
 @contextlib.contextmanager
