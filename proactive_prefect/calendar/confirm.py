@@ -2,11 +2,13 @@
 
 A preview says what it was made of. It is confirmed against that: where the rule or the occurrence is another by now,
 it is stale. What was confirmed is told to Prefect by calls that bear being made twice; should this process die between
-the two, confirming again goes on where it stopped.
+the two, a gateway goes on where it stopped. What cannot be done any more by then is said, in the event log.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -14,16 +16,18 @@ from uuid import uuid4
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 from sqlalchemy import delete, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from ..errors import InputError, UnknownRule
+from ..errors import InputError, PrefectError, UnknownRule
 from ..ledger.db import Ledger
 from ..ledger.log import NewEvent, append, lock_log, read_head
-from ..ledger.tables import CalendarChange, Occurrence
+from ..ledger.tables import CalendarChange, Event, Occurrence
 from ..ledger.versions import latest_versions
 from ..prefect_api import PrefectApi
 from ..prefect_api.ahead import run_due_at
+from ..prefect_api.client import Refused
 from ..prefect_api.missed import create_rescheduled, drop_run
 from ..prefect_api.pausing import pause_rule, resume_rule
 from ..prefect_api.runs import read_run
@@ -35,6 +39,9 @@ log = logging.getLogger("proactive.calendar")
 
 VALID = timedelta(minutes=10)
 _KEPT = timedelta(days=1)
+# Who confirmed a change tells Prefect of it at once; one that was not told after this was left behind.
+_LEFT_BEHIND = timedelta(seconds=30)
+_LOOK = 5.0  # seconds
 _CHANGE: TypeAdapter[Change] = TypeAdapter(Change)
 
 
@@ -115,14 +122,10 @@ async def confirm(
         change = _CHANGE.validate_python(kept.asked)
         if kept.status == "previewed":
             await _decide(session, kept, change, by, now)
+    if kept.status == "lapsed":
+        raise Stale(await _why_lapsed(ledger, change_id))
     if kept.status != "done":
-        async with ledger.read() as session:
-            plan, about, _ = await _subject(session, change)
-        run_id = await _carry_out(api, change, plan, about, kept.confirmed_by or by)
-        async with ledger.write() as session:
-            kept = await session.get_one(CalendarChange, change_id)
-            kept.status, kept.run_id = "done", kept.run_id or run_id
-        log.info("calendar.changed type=%s rule=%s", change.type, plan.rule_id)
+        kept = await _finish(ledger, api, change_id, change, kept.confirmed_by or by)
     return Confirmed(
         id=kept.id,
         type=change.type,
@@ -131,6 +134,93 @@ async def confirm(
         confirmed_by=kept.confirmed_by,
         confirmed_at=kept.confirmed_at,
     )
+
+
+async def keep_confirmed(api: PrefectApi, ledger: Ledger, stop: asyncio.Event) -> None:
+    """Carry out what was confirmed and left behind, until `stop` is set; no failure ends it."""
+    while not stop.is_set():
+        try:
+            await carry_left_behind(ledger, api, datetime.now(UTC) - _LEFT_BEHIND)
+        except (PrefectError, SQLAlchemyError, OSError) as error:
+            log.warning(
+                "calendar.delayed: %s", error.message if isinstance(error, PrefectError) else type(error).__name__
+            )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _LOOK)
+
+
+async def carry_left_behind(ledger: Ledger, api: PrefectApi, before: datetime) -> int:
+    """Carry out what was confirmed before then and is not done; how many there were. Raises PrefectError."""
+    async with ledger.read() as session:
+        query = (
+            select(CalendarChange)
+            .where(col(CalendarChange.status) == "confirmed", col(CalendarChange.confirmed_at) < before)
+            .order_by(col(CalendarChange.confirmed_at))
+        )
+        found = (await session.scalars(query)).all()
+    for kept in found:
+        change = _CHANGE.validate_python(kept.asked)
+        try:
+            await _finish(ledger, api, kept.id, change, kept.confirmed_by or "")
+        except (Stale, UnknownRule) as error:
+            log.warning("calendar.lapsed type=%s rule=%s: %s", change.type, kept.rule_id, error.message)
+    return len(found)
+
+
+async def _finish(ledger: Ledger, api: PrefectApi, change_id: str, change: Change, by: str) -> CalendarChange:
+    """Tell Prefect of a confirmed change, and write down that it is done; or that it cannot be, and raise that."""
+    try:
+        async with ledger.read() as session:
+            plan, about, _ = await _subject(session, change)
+        try:
+            run_id = await _carry_out(api, change, plan, about, by)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+            raise Stale(f"the rule {plan.rule_id!r} is not deployed any more") from None
+    except (Stale, UnknownRule) as error:
+        await _lapse(ledger, change_id, error.message)
+        raise
+    async with ledger.write() as session:
+        kept = await session.get_one(CalendarChange, change_id)
+        kept.status, kept.run_id = "done", kept.run_id or run_id
+    log.info("calendar.changed type=%s rule=%s", change.type, plan.rule_id)
+    return kept
+
+
+async def _lapse(ledger: Ledger, change_id: str, why: str) -> None:
+    """Write down that a confirmed change cannot be done, once."""
+    async with ledger.write() as session:
+        await lock_log(session)
+        kept = await session.get_one(CalendarChange, change_id)
+        if kept.status != "confirmed":
+            return
+        kept.status = "lapsed"
+        latest = (await latest_versions(session)).get(kept.rule_id)
+        plan = plan_of(latest) if latest is not None else None
+        payload = {
+            "change_id": kept.id,
+            "action": kept.asked["type"],
+            "message": why,
+            "confirmed_by": kept.confirmed_by,
+        }
+        event = NewEvent(
+            f"change:{kept.id}:lapsed",
+            "calendar_change_lapsed",
+            plan.kind if plan else "calendar",
+            kept.rule_id,
+            plan.owner_id if plan else "",
+            datetime.now(UTC),
+            kept.asked["type"],
+            payload,
+        )
+        await append(session, [event])
+
+
+async def _why_lapsed(ledger: Ledger, change_id: str) -> str:
+    async with ledger.read() as session:
+        event = await session.scalar(select(Event).where(col(Event.key) == f"change:{change_id}:lapsed"))
+    return str(event.payload["message"]) if event is not None else "it could not be done any more"
 
 
 async def _decide(session: AsyncSession, kept: CalendarChange, change: Change, by: str, now: datetime) -> None:

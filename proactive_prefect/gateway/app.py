@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from ..calendar.calendar import Calendar
+from ..calendar.confirm import keep_confirmed
 from ..ledger.db import open_ledger
 from ..ledger.feed import feed
 from ..missed.sweep import sweep
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
                 "feed": feed(feeding, ledger, stop, settings),
                 "dispatch": Dispatcher(dispatching, inbox, doors, keep).work(stop),
                 "wakes": keep_waking(looking, ledger, stop),
+                "changes": keep_confirmed(looking, ledger, stop),
                 "sweep": sweep(sweeping, ledger, stop, settings),
             }
             async with at_work(stop, watches, works):

@@ -282,7 +282,7 @@ class CalendarChange(SQLModel, table=True):
     basis: str = Field(sa_column=Column(CleanText, nullable=False))
     """What the preview was made of: where it is another by now, the preview is stale."""
     status: str = Field(sa_column=Column(CleanText, nullable=False))
-    """previewed; confirmed: decided, and Prefect may not have been told all of it; done."""
+    """previewed; confirmed: decided, and Prefect may not have been told all of it; done; lapsed: it could not be."""
     created_at: datetime = Field(sa_column=Column(Utc, nullable=False))
     created_by: str = Field(sa_column=Column(CleanText, nullable=False))
     expires_at: datetime = Field(sa_column=Column(Utc, nullable=False))

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from proactive_prefect.calendar.changes import Change, Stale
-from proactive_prefect.calendar.confirm import UnknownChange, confirm, preview
+from proactive_prefect.calendar.confirm import UnknownChange, carry_left_behind, confirm, preview
 from proactive_prefect.calendar.ids import UnknownEntry, entry_id
 from proactive_prefect.errors import InputError, PrefectUnreachable, UnknownRule
 from proactive_prefect.ledger.db import Ledger
@@ -163,6 +163,27 @@ async def test_a_confirmed_change_is_kept_while_prefect_is_away(ledger: Ledger, 
         kept = await session.get_one(CalendarChange, shown.id)
         events = [one for one in await last_events(session, 50) if one.event_type == "calendar_change_confirmed"]
     assert (kept.status, kept.confirmed_by, kept.confirmed_at) == ("confirmed", "ann", NOON + MINUTE)
+    (event,) = events
+    assert (event.source_ref, event.status, event.payload["confirmed_by"]) == ("report", "move", "ann")
+
+
+async def test_a_confirmed_change_that_cannot_be_done_any_more_lapses(ledger: Ledger, away: PrefectApi) -> None:
+    """Its rule was deleted while the gateway was down: that is said once, in the log and to who confirms again."""
+    await note(ledger, seen(DAILY), seen(MINUTELY))
+    shown = await preview(ledger, move(NINE + HOUR), by="ann", now=NOON)
+    assert shown.id
+    with pytest.raises(PrefectUnreachable):
+        await confirm(ledger, away, shown.id, by="ann", now=NOON)
+    assert await carry_left_behind(ledger, away, NOON) == 0  # whoever confirmed it may be at it still
+    with pytest.raises(PrefectUnreachable):
+        await carry_left_behind(ledger, away, NOON + MINUTE)
+    await note(ledger, seen(MINUTELY), at=NOON)  # the other is gone
+    assert await carry_left_behind(ledger, away, NOON + MINUTE) == 1
+    assert await carry_left_behind(ledger, away, NOON + MINUTE) == 0
+    with pytest.raises(Stale, match="no rule 'report' is deployed"):
+        await confirm(ledger, away, shown.id, by="ann", now=NOON)
+    async with ledger.read() as session:
+        events = [one for one in await last_events(session, 50) if one.event_type == "calendar_change_lapsed"]
     (event,) = events
     assert (event.source_ref, event.status, event.payload["confirmed_by"]) == ("report", "move", "ann")
 

@@ -10,9 +10,12 @@ import httpx
 import pytest
 from prefect.states import Paused, Scheduled
 
+from proactive_prefect.ledger.db import open_ledger
+from proactive_prefect.ledger.tables import CalendarChange
 from proactive_prefect.prefect_api import PrefectApi
 from proactive_prefect.prefect_api.deployments import read_deployments
 from proactive_prefect.prefect_api.runs import create_run, read_run, recent_runs, set_state
+from proactive_prefect.settings import Settings
 from tests.gateway.conftest import TOKEN, Gateway, apply, forget
 from tests.support import wait_until
 
@@ -60,8 +63,8 @@ async def act(client: httpx.AsyncClient, event_id: str, headers: dict[str, str] 
     return answer.json()
 
 
-async def test_actions_and_changes_reach_prefect(client: httpx.AsyncClient, api: PrefectApi) -> None:
-    """Run now, pause and resume; approve what was missed; move one to come: each is seen in Prefect and back here."""
+async def test_actions_and_changes_reach_prefect(gateway: Gateway, client: httpx.AsyncClient, api: PrefectApi) -> None:
+    """Run now, pause and resume; approve what was missed; move or drop one to come: seen in Prefect and back here."""
     deployment = next(one for one in await read_deployments(api) if one.name == "acts")
     coming = await scheduled(client)
 
@@ -92,6 +95,13 @@ async def test_actions_and_changes_reach_prefect(client: httpx.AsyncClient, api:
         return [one["status"] for one in await entries(client) if one["rescheduled_from"] == coming[3]]
 
     assert await wait_until(stands_in, what="the calendar shows the new time", timeout=60) == ["scheduled"]
+
+    # Drop the third; the gateway that this was confirmed at died before it told Prefect, and another goes on with it.
+    shown = (await client.post(f"{OPS}/changes", json={"type": "skip", "event_id": coming[2]})).json()
+    async with open_ledger(Settings(home=gateway.home)) as ledger, ledger.write() as session:
+        change = await session.get_one(CalendarChange, shown["id"])
+        change.status, change.confirmed_at, change.confirmed_by = "confirmed", datetime.now(UTC) - DAY, "operator"
+    await wait_until(lambda: _is(client, coming[2], "skipped"), what="the change is carried out", timeout=60)
 
     # A missed one is approved: Prefect lets it go, for its original time.
     due = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
