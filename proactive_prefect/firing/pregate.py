@@ -12,10 +12,24 @@ from ..prefect_api.deployments import TAG
 from ..prefect_api.runs import read_run, set_state
 from ..rules.models import RuleBase, from_snapshot
 from ..tracing import Span, SpanKind, span
-from .facts import gather, occurrence_of
+from .facts import gather, is_scheduled, occurrence_of
 from .gate import Facts, Hold, Run, Skip, decide
 from .outcome import missed, skipped
 from .spans import about, parent_of, tell_outcome
+
+
+def catches_up(flow_run: FlowRun, now: float) -> bool:
+    """Whether a run that waits is past its grace, and its rule lets it run all the same (`on_missed`).
+
+    `now` is in epoch seconds. What waits in its rule's own queue, and what somebody has let go, does not catch up.
+    """
+    state, due = flow_run.state, flow_run.expected_start_time
+    if state is None or state.name not in ("Scheduled", "Late") or due is None or not is_scheduled(flow_run):
+        return False
+    rule = _rule_of(flow_run) if due.timestamp() < now else None
+    if rule is None or rule.on_missed not in ("run", "latest") or rule.on_overlap in ("queue_one", "queue_all"):
+        return False
+    return due.timestamp() + rule.grace.total_seconds() < now
 
 
 async def is_settled(api: PrefectApi, flow_run: FlowRun, *, alone: bool) -> bool:
@@ -24,14 +38,8 @@ async def is_settled(api: PrefectApi, flow_run: FlowRun, *, alone: bool) -> bool
     `alone`: nothing is known of another run of the rule at work. Then what Prefect knows of it is left to the gate in
     the run itself, which has to ask in any case; to ask here too would only make the usual run later.
     """
-    snapshot = flow_run.parameters.get("rule")
-    if TAG not in flow_run.tags or not isinstance(snapshot, str):
-        return False
-    try:
-        rule = from_snapshot(snapshot)
-    except ValueError:
-        return False  # the run itself says what is wrong with it
-    return await pregate(api, flow_run, rule, alone=alone)
+    rule = _rule_of(flow_run)
+    return rule is not None and await pregate(api, flow_run, rule, alone=alone)
 
 
 async def pregate(api: PrefectApi, flow_run: FlowRun, rule: RuleBase, *, alone: bool = False) -> bool:
@@ -54,6 +62,17 @@ async def pregate(api: PrefectApi, flow_run: FlowRun, rule: RuleBase, *, alone: 
     with span("run", kind=SpanKind.CONSUMER, parent=parent_of(flow_run), attributes=about(rule, occurrence)) as current:
         await _settle(api, flow_run, decision, current)
     return True
+
+
+def _rule_of(flow_run: FlowRun) -> RuleBase | None:
+    """The rule that the run carries; None if it is not one of ours, or not readable: the run itself says why."""
+    snapshot = flow_run.parameters.get("rule")
+    if TAG not in flow_run.tags or not isinstance(snapshot, str):
+        return None
+    try:
+        return from_snapshot(snapshot)
+    except ValueError:
+        return None
 
 
 async def _settle(api: PrefectApi, flow_run: FlowRun, decision: Skip | Hold, current: Span) -> None:

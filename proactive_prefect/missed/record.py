@@ -15,7 +15,7 @@ from ..ledger.leases import insert_into
 from ..ledger.lifecycle import event_type
 from ..ledger.log import NewEvent, append, lock_log
 from ..ledger.occurrences import expect, settle
-from ..ledger.tables import LeftOut, Occurrence, Resolution, Run
+from ..ledger.tables import LeftOut, Occurrence, Resolution, RuleVersion, Run
 from ..ledger.versions import version_at, versions_of
 from ..rules.models import Rule
 from .expected import read_rule
@@ -100,6 +100,42 @@ async def abandoned_runs(session: AsyncSession, now: datetime) -> list[str]:
         )
     )
     return list((await session.scalars(query)).all())
+
+
+async def lost_approvals(session: AsyncSession) -> list[tuple[Occurrence, RuleVersion, RuleVersion]]:
+    """The approved occurrences whose run Prefect deleted while it waited to begin; with the rule as it was when they
+    were due, and as it is now. Those of rules that are gone stay deleted.
+    """
+    query = (
+        select(Occurrence)
+        .join(Resolution, col(Resolution.occurrence_id) == col(Occurrence.id))
+        .join(Run, col(Resolution.run_id) == col(Run.run_id))
+        .where(
+            col(Resolution.action) == "approve_backfill_run",
+            col(Occurrence.outcome) == "deleted",
+            # Deleted before it was let go, it was deleted by a person, who wants it not to run.
+            col(Resolution.carried_at).is_not(None),
+            col(Run.last_type).in_(("SCHEDULED", "PAUSED")),  # paused: the ledger heard nothing more of it
+            col(Run.deleted_at).is_not(None),
+        )
+        .order_by(col(Occurrence.due))
+    )
+    found = []
+    for occurrence in (await session.scalars(query)).all():
+        versions = await versions_of(session, occurrence.rule_id)
+        if versions and versions[-1].status != "deleted" and versions[-1].deployment_id is not None:
+            found.append((occurrence, version_at(versions, occurrence.due) or versions[0], versions[-1]))
+    return found
+
+
+async def note_restored(ledger: Ledger, occurrence_id: int, run_id: str) -> None:
+    """The approval holds for another run now, which waits for its turn."""
+    async with ledger.write() as session:
+        await lock_log(session)
+        query = select(Resolution).where(col(Resolution.occurrence_id) == occurrence_id)
+        resolution = (await session.scalars(query)).one()
+        if resolution.run_id != run_id:
+            resolution.run_id, resolution.carried_at = run_id, None
 
 
 async def stale_held(session: AsyncSession, now: datetime) -> list[tuple[str, timedelta]]:

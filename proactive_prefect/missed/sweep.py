@@ -35,7 +35,15 @@ from ..settings import Settings
 from .carry import carry_out, has_more
 from .expected import read_rule
 from .plan import ABANDONED, NEVER_BEGUN, SWEPT, Gap, Plan, longest, make_plan
-from .record import abandoned_runs, held_by_rule, note_left_out, note_skips, stale_held
+from .record import (
+    abandoned_runs,
+    held_by_rule,
+    lost_approvals,
+    note_left_out,
+    note_restored,
+    note_skips,
+    stale_held,
+)
 from .resolve import learn, resolve_missed
 
 log = logging.getLogger("proactive.missed")
@@ -111,6 +119,7 @@ class Sweeper:
         await self._settle_late([late.run_id for late in plan.late], now)
         await self._end_abandoned(plan.abandoned, now)
         await self._retry_abandoned(now)
+        await self._restore_approved()
         await self._drop_stale(now)
         async with self._ledger.read() as session:
             by_rule = await held_by_rule(session)
@@ -199,6 +208,26 @@ class Sweeper:
             if rule is not None and rule.retry_abandoned and await retry_run(self._api, run.id, now, most=rule.retries):
                 log.info("missed.retried run=%s rule=%s", run.id, rule.id)
                 await learn(self._ledger, self._api, self._settings, [str(run.id)])
+
+    async def _restore_approved(self) -> None:
+        """Make the approved runs again that Prefect deleted before they began, as it does when a rule is paused."""
+        async with self._ledger.read() as session:
+            lost = await lost_approvals(session)
+        held = missed(Hold("it was approved, and its run deleted in Prefect before it began; it runs in its turn"))
+        for occurrence, then, now in lost:
+            assert occurrence.id is not None  # it comes from the database
+            assert now.deployment_id is not None  # nor does one without
+            try:
+                run = await create_missed(
+                    self._api, now.deployment_id, occurrence.rule_id, then.snapshot, occurrence.due, held
+                )
+            except Refused as refused:
+                if refused.status != 404:
+                    raise
+                continue  # the deployment went away: the next round knows
+            await learn(self._ledger, self._api, self._settings, [str(run.id)])
+            await note_restored(self._ledger, occurrence.id, str(run.id))
+            log.info("missed.restored run=%s rule=%s", run.id, occurrence.rule_id)
 
     async def _drop_stale(self, now: datetime) -> None:
         """Skip what nobody has decided about while it was worth running."""

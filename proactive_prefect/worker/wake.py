@@ -101,9 +101,9 @@ class Alarm:
         """Set these instants and forget all others."""
         self._instants = dict(instants)
 
-    def drop(self, before: float) -> None:
-        """Forget the instants up to `before`: what was due by then has been looked for."""
-        self._instants = {key: instant for key, instant in self._instants.items() if instant > before}
+    def renew(self, before: float, instants: dict[UUID, float]) -> None:
+        """Set these instants, and forget others up to `before`: what was due by then has been looked for."""
+        self._instants = {key: instant for key, instant in self._instants.items() if instant > before} | instants
 
     async def wait(self, *, lead: float, until: float) -> None:
         """Return when rung, `lead` seconds before the earliest instant, or at `until`, whichever comes first."""

@@ -36,6 +36,7 @@ from .seam import ControlChannel, serve_health
 from .slots import Slots
 from .spares import Spare, Spares
 from .states import States
+from .turns import Turns
 from .wake import SLOW_LOOK, Alarm, Ears, FarLooks, freed_by
 
 _AHEAD = 300.0  # seconds for which instants are fetched ahead
@@ -65,12 +66,11 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         self._lock = Lock(self._settings.home, self._me, work_pool_name)
         self._pool_name = work_pool_name
         self._attempts: dict[UUID, Attempt] = {}
-        self._alarm = Alarm()
+        self._alarm, self._turns = Alarm(), Turns()
         self._ears = Ears(heard=self._hear, reconnected=self._reconnected, logger=self._log)
         self._control = ControlChannel()
         self._looked_at = time.time()
-        self._far, self._paused = FarLooks(), False
-        self._stopping = False
+        self._far, self._paused, self._stopping = FarLooks(), False, False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
         self._seeking: set[UUID] = set()
@@ -209,19 +209,19 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             return  # the pool is not there; the next sign of life makes it
         if ahead > _LEAD:
             self._slots.know(await self.client.read_work_queues(self._pool_name))
-        self._alarm.drop(asked + _LEAD)
         instants: dict[UUID, float] = {}
         for entry in entries:
             flow_run = entry.flow_run
             sought.discard(flow_run.id)
-            due = flow_run.next_scheduled_start_time
+            due = self._turns.begins(flow_run)
             if flow_run.id in self._attempts or due is None:
                 continue
-            if due.timestamp() > asked + _LEAD:
-                instants[flow_run.id] = due.timestamp()
+            if due > asked + _LEAD:
+                instants[flow_run.id] = due
             else:
                 self._alarm.unset(flow_run.id)
                 self._begin(flow_run)
+        self._alarm.renew(asked + _LEAD, instants)
         if ahead > _LEAD:
             self._alarm.replace(instants)
         elif sought - self._attempts.keys():

@@ -19,6 +19,7 @@ from proactive_prefect.missed.carry import carry_out
 from proactive_prefect.missed.resolve import resolve_missed
 from proactive_prefect.missed.sweep import Sweeper
 from proactive_prefect.prefect_api import connect
+from proactive_prefect.prefect_api.pausing import pause_rule, resume_rule
 from proactive_prefect.prefect_api.runs import cancel_run, create_run, run_states, set_state
 from proactive_prefect.rules.models import to_snapshot
 from proactive_prefect.settings import Settings
@@ -223,6 +224,37 @@ async def test_runs_left_behind_run_again_as_retries_where_the_rule_says_so(outa
         assert run.state_name == wanted
         facts = await gather(outage.api, rule, run)
         assert decide(rule, occurrence_of(run, rule), facts) == Run()
+
+
+async def test_an_approved_run_that_prefect_deletes_is_made_again(outage: Outage) -> None:
+    """A pause deletes what waits in Prefect: what was approved runs all the same, for its own time."""
+    await outage.begin({"id": "disk", "on_overlap": "skip"}, made_ahead=2)
+    await outage.round()
+    gone, dropped, *_ = [one.id or 0 for one in await outage.account("disk")]
+    await resolve_missed(
+        outage.ledger, outage.api, outage.settings, [gone, dropped], "approve_backfill_run", by="ada", via="api"
+    )
+    assert (await outage.states("disk"))[0] == "Resuming"
+    held = (await outage.runs("disk"))[1]  # its turn comes when the first has ended
+    await outage.api.delete(f"/flow_runs/{held.id}")
+    await pause_rule(outage.api, outage.deployments["disk"])
+    await resume_rule(outage.api, outage.deployments["disk"], enabled=True)
+    await outage.look()
+    assert (await outage.outcomes("disk"))[:2] == ["deleted", "deleted"]
+    for _ in range(2):
+        await outage.round()
+        await carry_out(outage.ledger, outage.api, outage.settings)
+        await outage.look()
+    # The one that somebody deleted while it was held stays deleted.
+    assert (await outage.outcomes("disk"))[:2] == ["approved", "deleted"]
+    [run] = [one for one in await outage.runs("disk") if one.state_name == "Resuming"]
+    assert run.expected_start_time == outage.due[0]
+    assert '"every":"1h"' in run.parameters["rule"]
+    for state in (Pending(), Running(), Completed(message="caught up")):
+        await set_state(outage.api, run.id, state)
+    await outage.look()
+    await outage.round()
+    assert (await outage.outcomes("disk"))[:2] == ["completed", "deleted"]
 
 
 async def test_a_decision_left_behind_by_who_made_it_is_carried_out_later(outage: Outage) -> None:
