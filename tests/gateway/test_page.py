@@ -199,6 +199,24 @@ async def test_many_are_decided_at_once_after_a_question(shown: tuple[Page, Hear
     assert sorted(one.action for one in made) == ["delete_missed", "reschedule", "reschedule"]
 
 
+async def test_all_that_were_due_before_a_time_are_decided_at_once(shown: tuple[Page, Heard], known: Known) -> None:
+    """What was due then or later stays in the queue."""
+    tab, _ = shown
+    last = NOW - timedelta(minutes=28)  # the field takes whole minutes, and the last one is due within this
+    await tab.get_by_label("due before").fill(last.strftime("%Y-%m-%dT%H:%M"))
+    await expect(tab.locator("#missed-body .row")).to_have_count(2)
+    await tab.get_by_label("All 2").click()
+    bulk = tab.get_by_role("group", name="Decide about the chosen ones")
+    await bulk.get_by_role("button", name="Approve and run").click()
+    await tab.get_by_role("dialog").get_by_role("button", name="Approve and run").click()
+    await expect(tab.locator("#toasts")).to_contain_text("2 missed runs approved")
+    await tab.get_by_label("due before").fill("")
+    await expect(tab.locator("#missed-body .row input")).to_have_count(1)
+    async with known.ledger.read() as session:
+        made = (await session.scalars(select(Resolution))).all()
+    assert [(one.action, one.via) for one in made] == [("approve_backfill_run", "page")] * 2
+
+
 async def test_markup_from_outside_stays_text(shown: tuple[Page, Heard], url: str) -> None:
     """In a description, in what a run said, in the log and in the dialog; and no script can put it in otherwise."""
     tab, heard = shown

@@ -40,6 +40,7 @@ async function start() {
   onChange(draw);
   header.ready();
   calendar.ready();
+  missed.ready();
   dialog.ready();
   document.addEventListener("keydown", pressed);
   addEventListener("hashchange", () => {

@@ -5,10 +5,21 @@ import { button, h, hidden, link, redraw } from "./dom.js";
 import { matchesRule, note, store } from "./store.js";
 import { relative, short } from "./time.js";
 
-const shown = () =>
-  (store.missed?.items ?? []).filter(
-    (item) => matchesRule(item.rule_id, item.kind) && ["", "missed", "approved"].includes(store.filter.outcome),
+const before = () => document.getElementById("missed-before");
+
+const shown = () => {
+  const until = before().value ? new Date(before().value).getTime() : Infinity;
+  return (store.missed?.items ?? []).filter(
+    (item) =>
+      matchesRule(item.rule_id, item.kind) &&
+      ["", "missed", "approved"].includes(store.filter.outcome) &&
+      new Date(item.due).getTime() < until,
   );
+};
+
+export function ready() {
+  before().addEventListener("input", () => note());
+}
 
 const isOpen = (item) => item.turn === null;
 
@@ -19,13 +30,14 @@ export function draw() {
   section.classList.toggle("some", items.some(isOpen));
   const total = store.missed?.total ?? 0;
   document.getElementById("missed-title").textContent = total ? `Missed · ${total}` : "Missed";
+  document.getElementById("missed-before-field").hidden = total < 2 && !before().value;
   const from = [items, [...store.selected], store.missed?.left_out, store.problems.missed, mayAct(), total];
   redraw(document.getElementById("missed-body"), from, () => {
     if (store.missed === null) return h("p", { class: "dim" }, store.problems.missed ?? "…");
     return [
       items.length
         ? [mayAct() && bulk(items, selected), h("ul", { class: "rows" }, items.map(row))]
-        : h("p", { class: "dim" }, total ? "None of these rules and outcomes." : "Nothing waits for a decision."),
+        : h("p", { class: "dim" }, total ? "None that the filters let through." : "Nothing waits for a decision."),
       total > (store.missed.items.length || total) &&
         h("p", { class: "dim" }, `${total - store.missed.items.length} more wait, later ones than these.`),
       (store.missed.left_out ?? []).map(leftOut),
