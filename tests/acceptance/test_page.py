@@ -27,12 +27,13 @@ async def test_an_operator_approves_a_missed_run_and_sees_it_run(life: Life) -> 
     found = life.prefect("/deployments/filter", {"deployments": {"name": {"any_": ["by-hand"]}}})
     late = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
     made = life.prefect(
-        f"/deployments/{found[0]['id']}/create_flow_run", {"state": late, "labels": {"proactive.cause": "schedule"}}
+        f"/deployments/{found[0]['id']}/create_flow_run",
+        {"state": late, "labels": {"proactive.cause": "schedule"}, "idempotency_key": f"missed by-hand {due}"},
     )
     async with chromium() as browser, browsing(browser) as (tab, heard):
         await tab.goto(f"{life.up['gateway_url']}/?token={life.up['token']}")
         await is_live(tab)
-        row = tab.locator("#missed-body .row", has_text="by-hand")
+        row = tab.locator("#missed-body .row", has=tab.locator(f'a[href*="{made["id"]}"]'))
         await expect(row).to_be_visible(timeout=PATIENT)
         await row.get_by_role("button", name="Run").click()
         await expect(row).to_have_count(0, timeout=PATIENT)
