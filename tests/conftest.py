@@ -17,6 +17,7 @@ from proactive_prefect.lifeline import die_with_parent
 
 from .support import free_port, wait_until_sync
 
+EMBEDDED = "proactive_prefect.daemon.embedded"  # Prefect's server as `proactive up` starts it
 _LONGEST = ["acceptance", "worker", "chaos", "daemon"]
 
 
@@ -71,7 +72,7 @@ def start_server(home: Path, port: int = 0, **settings: str) -> tuple[Server, su
     log = home / "server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            [sys.executable, "-m", EMBEDDED, "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             env=env,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -15,6 +15,7 @@ PACKAGE = "proactive_prefect"
 FLOORS = {
     "settings": 0,
     "errors": 0,
+    "cursors": 0,
     "lifeline": 0,
     "networks": 0,
     "tracing": 0,

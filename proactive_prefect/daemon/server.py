@@ -88,7 +88,17 @@ class EmbeddedServer:
             self._say(f"port {self._wished} is taken: Prefect gets {self.port} (PREFECT_SERVER_API_PORT sets it)")
         env = server_env(self._base, self._home, self.api_url)
         os.makedirs(env["PREFECT_HOME"], exist_ok=True)
-        argv = [sys.executable, "-m", "prefect", "server", "start", "--host", self._host, "--port", str(self.port)]
+        argv = [
+            sys.executable,
+            "-m",
+            "proactive_prefect.daemon.embedded",
+            "server",
+            "start",
+            "--host",
+            self._host,
+            "--port",
+            str(self.port),
+        ]
         self.child = Child("Prefect server", argv, env, self._home / "logs" / "server.log", self._say)
         await self.child.start()
         return self.child

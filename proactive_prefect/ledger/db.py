@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+from ..cursors import close_failed_cursors
 from ..errors import InputError, ProactiveError
 from ..settings import Settings
 from .migrate import migrate
@@ -146,6 +147,7 @@ def database_url(settings: Settings) -> URL:
 
 
 def _sqlite_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:
+    close_failed_cursors()
     # Writers of this process wait here for each other, for as long as it takes.
     wait = {"timeout": _BUSY_SECONDS}
     # What is written stays out of the texts of errors.
