@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 BESIDE := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help up test slow check docs fuzz chaos bench clean
+.PHONY: help up test browser slow check docs fuzz chaos bench clean
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ up: .venv/.runtime  ## run everything on this machine: Prefect, worker, gateway,
 
 test: .venv/.dev  ## run the tests
 	$(BIN)/python -m pytest -m "not slow" $(BESIDE) --durations 15
+
+browser:  ## install Debian's chromium, without which the tests of the page are skipped
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 slow: .venv/.dev  ## run the tests that take minutes: bursts, near ticks, kills, other workers
 	$(BIN)/python -m pytest -m slow

@@ -1,6 +1,7 @@
 """How a run ends: a named state with a message that can be read, and an artifact where there is something to say.
 
-A state's message is short. The whole text is in the artifact, keyed by the rule: Prefect's UI shows its history.
+A state's message is the first paragraph, cut where it is long. The whole text is in the artifact, keyed by the rule:
+Prefect's UI shows its history.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def completed(result: HeartbeatResult) -> State[None]:
     """Completed, or Quiet where there is nothing to say."""
     if not result.should_notify:
         return Completed(name=QUIET)
-    return Completed(message=_short(result.message or "Done."))
+    first, _, more = (result.message or "Done.").strip().partition("\n\n")
+    return Completed(message=_short(f"{first} …" if more.strip() else first))
 
 
 def failed(error: BaseException, attempts: int) -> State[None]:

@@ -181,7 +181,10 @@ async def _again_and_again(job: Callable[[], Awaitable[None]]) -> None:
             failures += 1
             told = error.message if isinstance(error, ProactiveError) else type(error).__name__
             name = getattr(job, "__name__", "job").strip("_")
-            (log.warning if failures == 3 else log.debug)("ledger.%s failed: %s", name, told, exc_info=failures == 3)
+            level = logging.WARNING if failures == 3 else logging.DEBUG
+            # Where nobody answers, the place in the code says nothing more.
+            place = not isinstance(error, ProactiveError | OSError)
+            log.log(level, "ledger.%s failed: %s", name, told, exc_info=place)
         if failures:
             await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES)) - 1])
 
