@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PrefectUnreachable
 from ..settings import Settings
+from .server import may_name_an_api
 from .upfile import read_up_file
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ def find_server(settings: Settings) -> None:
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[PrefectApi]:
     """Prefect's API, proved to answer. Raises PrefectUnreachable within seconds if it does not, or if none is named."""
+    hint = "`proactive up` starts a server; PREFECT_API_URL names another."
+    nowhere = PrefectUnreachable("no Prefect server is running for this project", hint=hint)
+    if not may_name_an_api():
+        raise nowhere
     from ..prefect_api.address import configured_api_url
     from ..prefect_api.client import connect
 
-    hint = "`proactive up` starts a server; PREFECT_API_URL names another."
     if configured_api_url() is None:
-        raise PrefectUnreachable("no Prefect server is running for this project", hint=hint)
+        raise nowhere
     async with connect(settings.model_copy(update={"api_patience": _FIRST_ANSWER})) as api:
         if await api.client.api_healthcheck() is not None:
             raise PrefectUnreachable(f"no answer from the Prefect API at {api.url}", hint=hint)

@@ -45,7 +45,11 @@ class Outage:
         self.last = self.now.replace(minute=0, second=0, microsecond=0)
         if self.now - self.last < timedelta(minutes=2):
             self.last -= HOUR
-        self.due = [self.last - number * HOUR for number in reversed(range(self.hours))]
+
+    @property
+    def due(self) -> list[datetime]:
+        """The due times, oldest first."""
+        return [self.last - number * HOUR for number in reversed(range(self.hours))]
 
     @property
     def project(self) -> str:

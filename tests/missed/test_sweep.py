@@ -102,9 +102,10 @@ async def test_each_hour_is_missed_once_and_decided_once(outage: Outage) -> None
 
 async def test_two_sweeps_at_once_and_one_that_died_leave_one_run_each(outage: Outage) -> None:
     """A run that was made, and whose maker died before it was held, is held by the next round."""
+    outage.hours = 4
     await outage.begin({"id": "disk"}, made_ahead=0)
     rule = rulebook({"kind": "heartbeat", "every": "1h", "id": outage.id("disk")}).rules[0]
-    due = outage.due[4]
+    due = outage.due[2]
     await create_run(
         outage.api,
         outage.deployments["disk"],
@@ -115,20 +116,21 @@ async def test_two_sweeps_at_once_and_one_that_died_leave_one_run_each(outage: O
     )
     await asyncio.gather(outage.round(), outage.round())
     assert [run.expected_start_time for run in await outage.runs("disk")] == outage.due
-    assert await outage.states("disk") == ["Missed"] * 10
-    assert await outage.outcomes("disk") == ["missed"] * 10
+    assert await outage.states("disk") == ["Missed"] * 4
+    assert await outage.outcomes("disk") == ["missed"] * 4
 
 
 async def test_rules_that_decide_for_themselves(outage: Outage) -> None:
     """latest runs the last one, skip none; what is skipped has no run, or a skipped one where Prefect had made it."""
+    outage.hours = 5
     await outage.begin(
         {"id": "latest", "on_missed": "latest"}, {"id": "skip", "on_missed": "skip"}, {"id": "old", "stale_after": "3h"}
     )
     await outage.round()
     await outage.look()
-    assert await outage.outcomes("latest") == ["skipped"] * 9 + ["approved"]
-    assert await outage.outcomes("skip") == ["skipped"] * 10
-    assert await outage.outcomes("old") == ["skipped"] * 7 + ["missed"] * 3
+    assert await outage.outcomes("latest") == ["skipped"] * 4 + ["approved"]
+    assert await outage.outcomes("skip") == ["skipped"] * 5
+    assert await outage.outcomes("old") == ["skipped"] * 2 + ["missed"] * 3
     assert await outage.states("latest") == ["Skipped"] * 3 + ["Resuming"]
     assert await outage.states("skip") == ["Skipped"] * 3
     assert {one.reason.partition(":")[0] for one in (await outage.account("skip"))} == {"stale"}
@@ -137,7 +139,7 @@ async def test_rules_that_decide_for_themselves(outage: Outage) -> None:
 
 async def test_catching_up_is_paced_high_priority_first(outage: Outage) -> None:
     """Two at once; of a rule that allows no overlap one; the next when one has ended; each for its own time."""
-    outage.due = outage.due[-3:]
+    outage.hours = 3
     await outage.begin(
         {"id": "plain", "on_missed": "run", "on_overlap": "allow"},
         {"id": "urgent", "on_missed": "run", "priority": "high", "on_overlap": "skip"},
@@ -167,6 +169,7 @@ async def test_catching_up_is_paced_high_priority_first(outage: Outage) -> None:
 
 async def test_a_rule_edited_while_all_was_down_is_held_as_it_was_then(outage: Outage) -> None:
     """By its old times, with what it was to do then; what the new times would have been is nobody's."""
+    outage.hours = 3
     await outage.begin({"id": "disk", "description": "old"}, made_ahead=0)
     await outage.look()
     new = {"kind": "heartbeat", "id": outage.id("disk"), "every": "30m", "description": "new"}
@@ -179,6 +182,7 @@ async def test_a_rule_edited_while_all_was_down_is_held_as_it_was_then(outage: O
 
 async def test_a_stale_one_is_skipped_when_nobody_decides(outage: Outage) -> None:
     """That is not a decision of anybody."""
+    outage.hours = 3
     await outage.begin({"id": "disk", "stale_after": f"{2 * 3600}s"}, made_ahead=0)
     await outage.round()
     [*_, last] = await outage.account("disk")
@@ -193,7 +197,8 @@ async def test_a_stale_one_is_skipped_when_nobody_decides(outage: Outage) -> Non
 
 async def test_runs_that_workers_left_behind_are_found(outage: Outage) -> None:
     """One claimed and never begun is missed; one that began and never ended is unknown, and is not run again."""
-    await outage.begin({"id": "disk", "retries": 0}, made_ahead=10)
+    outage.hours = 3
+    await outage.begin({"id": "disk", "retries": 0}, made_ahead=3)
     claimed, began, *_ = await outage.runs("disk")
     await set_state(outage.api, claimed.id, Pending())
     for state in (Pending(), Running()):
@@ -210,7 +215,8 @@ async def test_runs_that_workers_left_behind_are_found(outage: Outage) -> None:
 
 async def test_runs_left_behind_run_again_as_retries_where_the_rule_says_so(outage: Outage) -> None:
     """As often as it has retries, and the gate lets it go although it is late; then it stays unknown."""
-    await outage.begin({"id": "disk", "retries": 1, "retry_abandoned": True}, made_ahead=10)
+    outage.hours = 2
+    await outage.begin({"id": "disk", "retries": 1, "retry_abandoned": True}, made_ahead=2)
     run = (await outage.runs("disk"))[0]
     rule = rulebook({"kind": "heartbeat", "every": "1h", "id": "x", "retries": 1, "retry_abandoned": True}).rules[0]
     crash = (Pending(), Running(), Crashed(message="its machine went away"))
@@ -228,6 +234,7 @@ async def test_runs_left_behind_run_again_as_retries_where_the_rule_says_so(outa
 
 async def test_an_approved_run_that_prefect_deletes_is_made_again(outage: Outage) -> None:
     """A pause deletes what waits in Prefect: what was approved runs all the same, for its own time."""
+    outage.hours = 2
     await outage.begin({"id": "disk", "on_overlap": "skip"}, made_ahead=2)
     await outage.round()
     gone, dropped, *_ = [one.id or 0 for one in await outage.account("disk")]
@@ -259,6 +266,7 @@ async def test_an_approved_run_that_prefect_deletes_is_made_again(outage: Outage
 
 async def test_a_decision_left_behind_by_who_made_it_is_carried_out_later(outage: Outage) -> None:
     """As when the process that made it dies right after it was written down, or Prefect is away."""
+    outage.hours = 2
     await outage.begin({"id": "disk"}, made_ahead=0)
     await outage.round()
     first, second, *_ = [one.id or 0 for one in await outage.account("disk")]

@@ -28,7 +28,7 @@ export function draw() {
     return h(
       "table",
       { class: "rule-table" },
-      h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col" }, text)))),
+      h("thead", {}, h("tr", {}, head.map((text) => h("th", { scope: "col", class: text === "Actions" && "acts" }, text)))),
       h("tbody", {}, rules.map(row)),
     );
   });
@@ -72,7 +72,7 @@ function last(rule) {
   if (!newest) return h("span", { class: "dim" }, "never yet");
   const now = outcome(newest);
   return [
-    h("div", {}, sign(now), ` ${word(now)} `, h("span", { class: "dim" }, relative(newest.ended_at ?? newest.due))),
+    h("div", {}, sign(now), ` ${word(now)} `, h("span", { class: "dim" }, now === "running" && "since ", relative(newest.ended_at ?? newest.due))),
     h("ol", { class: "dots", "aria-label": `The last ${rule.last.length} of ${rule.id}` }, rule.last.map(dot)),
     newest.reason && h("div", { class: "said" }, newest.reason),
   ];
