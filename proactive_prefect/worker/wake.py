@@ -19,6 +19,8 @@ from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 
+from ..firing.outcome import SKIPPED
+
 # Deployments, queues and the pool itself matter because a change to them can make runs due without a word.
 _PREFIXES = ["prefect.flow-run.", "prefect.deployment.", "prefect.work-pool.", "prefect.work-queue."]
 SLOW_LOOK = 120.0  # seconds between two far looks while events arrive
@@ -36,6 +38,13 @@ def freed_by(event: Event) -> UUID | None:
     if deployment is None or event.resource.get("prefect.state-type") not in _FREES:
         return None
     return UUID(deployment.id.removeprefix("prefect.deployment."))
+
+
+def asks_to_stop(event: Event) -> bool:
+    """Whether somebody cancels the run. One that its own gate has skipped is about to end by itself, and told why."""
+    kind = event.resource.get("prefect.state-type")
+    by_gate = event.resource.get("prefect.state-name") == SKIPPED
+    return kind == StateType.CANCELLING or (kind == StateType.CANCELLED and not by_gate)
 
 
 class Ears:

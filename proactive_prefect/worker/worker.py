@@ -37,7 +37,7 @@ from .slots import Slots
 from .spares import Spare, Spares
 from .states import States
 from .turns import Turns
-from .wake import SLOW_LOOK, Alarm, Ears, FarLooks, freed_by
+from .wake import SLOW_LOOK, Alarm, Ears, FarLooks, asks_to_stop, freed_by
 
 _AHEAD = 300.0  # seconds for which instants are fetched ahead
 _LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
@@ -169,7 +169,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if kind == StateType.SCHEDULED and attempt is None and event.id not in self._taken:
             self._seeking.add(run_id)
             self._alarm.ring()
-        elif kind in (StateType.CANCELLING, StateType.CANCELLED) and attempt is not None:
+        elif attempt is not None and asks_to_stop(event):
             self._spawn(attempt.cancel())
         elif kind == StateType.PAUSED and attempt is not None:
             self._spawn(attempt.suspend())
