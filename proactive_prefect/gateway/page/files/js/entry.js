@@ -50,7 +50,7 @@ function buttons(entry) {
     "div",
     { class: "buttons start" },
     entry.status === "missed" && entry.run_id && decisions({ run_ids: [entry.run_id] }, id, "dialog"),
-    rule && act("Run now", "run"),
+    rule && act("Run rule now", "run"),
     rule && (rule.status === "paused" ? act("Resume rule", "resume") : act("Pause rule", "pause")),
   );
 }

@@ -5,6 +5,9 @@ import { button, h, hidden, link, redraw } from "./dom.js";
 import { matchesRule, note, store } from "./store.js";
 import { relative, short } from "./time.js";
 
+// What the state says of Prefect's own buttons; here there are others.
+const IN_PREFECT = " Resume runs it, Cancel drops it.";
+
 const before = () => document.getElementById("missed-before");
 
 const shown = () => {
@@ -98,7 +101,7 @@ function row(item) {
       { class: "what" },
       h("div", {}, link(item.url, { class: "name" }, item.rule_id), h("span", { class: "kind" }, item.kind)),
       h("div", { class: "dim" }, "due ", h("time", { datetime: item.due }, short(item.due)), " · ", relative(item.due)),
-      item.reason && h("div", { class: "said" }, item.reason),
+      item.reason && h("div", { class: "said" }, item.reason.replace(IN_PREFECT, "")),
       !isOpen(item) && h("div", { class: "dim" }, `approved; runs as number ${item.turn} of those that wait`),
       item.stale_at && h("div", { class: "dim" }, "skipped if nobody decides ", relative(item.stale_at)),
     ),

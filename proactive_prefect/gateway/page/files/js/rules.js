@@ -72,7 +72,7 @@ function last(rule) {
   if (!newest) return h("span", { class: "dim" }, "never yet");
   const now = outcome(newest);
   return [
-    h("div", {}, sign(now), ` ${word(now)} `, h("span", { class: "dim" }, now === "running" && "since ", relative(newest.ended_at ?? newest.due))),
+    h("div", {}, sign(now), ` ${word(now)} `, h("span", { class: "dim" }, now === "running" && "due ", relative(newest.ended_at ?? newest.due))),
     h("ol", { class: "dots", "aria-label": `The last ${rule.last.length} of ${rule.id}` }, rule.last.map(dot)),
     newest.reason && h("div", { class: "said" }, newest.reason),
   ];

@@ -31,7 +31,7 @@ function row(entry) {
         link(runUrl(entry.run_id), { class: "name" }, entry.source_ref),
         h("span", { class: "kind" }, entry.source),
       ),
-      h("div", { class: "dim" }, "since ", relative(entry.started_at ?? entry.scheduled_at_utc)),
+      h("div", { class: "dim" }, entry.started_at ? "began " : "due ", relative(entry.started_at ?? entry.scheduled_at_utc)),
     ),
   );
 }
