@@ -29,6 +29,9 @@ def span(
 
     An exception out of the block marks it as failed, by its type: the text may hold what nobody should read.
     """
+    if parent is None and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        yield trace.INVALID_SPAN  # nobody would see it
+        return
     known = {key: value for key, value in attributes.items() if value is not None}
     context = None if trace.get_current_span().get_span_context().is_valid else _context(parent)
     tracer = trace.get_tracer("proactive_prefect")
@@ -49,6 +52,8 @@ def fail(current: Span, what: str) -> None:
 
 def traceparent() -> str | None:
     """The current span as a W3C traceparent; None outside of any."""
+    if not trace.get_current_span().get_span_context().is_valid:
+        return None
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier.get("traceparent")

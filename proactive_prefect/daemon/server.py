@@ -28,6 +28,9 @@ _DEFAULTS = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     # How long a run that found no slot waits before it asks again (Prefect's default: 30 s).
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+    # By default Prefect marks as late what waits for 15 s, each run in a transaction of its own and all at once: in a
+    # burst they lock out each other, and who starts and creates runs, again every 5 s.
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "300",
     # Fewer, larger writes: each one holds SQLite's only write lock.
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",

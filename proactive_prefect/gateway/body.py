@@ -139,11 +139,11 @@ def _json(text: str) -> Any:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise HTTPException(400, f"the body is not JSON: {said}") from None
     # What this process can just read, the run's might not: its stack may be deeper.
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [child for one in level for child in _children(one)]
-    if level:
-        raise HTTPException(400, f"the body is nested more than {MAX_DEPTH} deep")
+    level, depth = [value], 0
+    while level := [child for one in level for child in _children(one)]:
+        depth += 1
+        if depth == MAX_DEPTH:
+            raise HTTPException(400, f"the body is nested more than {MAX_DEPTH} deep")
     return value
 
 

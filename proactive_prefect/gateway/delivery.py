@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
 import uuid
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from ..tracing import traceparent
 from ..webhooks.coalesce import group_of
 from .doors import Door
 from .service import Service
-
-log = logging.getLogger("proactive.gateway")
 
 # On an idle machine a call is answered with its run. Where that takes longer, or others wait, it is answered without.
 ANSWER_SECONDS = 2.0
@@ -68,13 +65,11 @@ async def deliver(service: Service, door: Door, call: Call) -> Accepted:
     rule, inbox = door.rule, service.inbox
     backed_up = inbox.backlog  # by others: a large delivery is in nobody's memory, and would count as one itself
     receipt = await inbox.accept(row_of(door, call), rule.dedupe or timedelta(0))
-    delivery = receipt.delivery
     ends = time.monotonic() + (rule.wait.total_seconds() if rule.wait else 0.0)
     # One that waits for others is dispatched later; else, on an idle machine, it is a matter of a moment.
-    joins = delivery.status == "waiting" and delivery.group_key is not None
-    idle = not joins and not backed_up and inbox.held <= FEW
-    within = max(ends - time.monotonic(), ANSWER_SECONDS if idle or delivery.status != "waiting" else 0.0)
-    settled = await inbox.settled(delivery, within)
+    idle = not receipt.joins and not backed_up and inbox.brisk and inbox.held <= FEW
+    within = max(ends - time.monotonic(), ANSWER_SECONDS if idle or not receipt.waits else 0.0)
+    settled = await inbox.settled(receipt.id, within) if within > 0 else None
     status: Status = "accepted"
     run_id = reason = None
     if settled is not None:
@@ -85,10 +80,8 @@ async def deliver(service: Service, door: Door, call: Call) -> Accepted:
     outcome = message = None
     if rule.wait and status == "accepted" and run_id is not None:
         outcome, message = await outcome_of(service.ledger, run_id, ends - time.monotonic())
-    what = "repeated" if receipt.repeated else "accepted"
-    log.info("delivery.%s webhook=%s delivery=%r id=%s", what, rule.id, delivery.delivery_id, delivery.id)
     url = run_url(run_id) if run_id else None
-    return Accepted(status, delivery.delivery_id, run_id, url, reason, outcome, message, receipt.repeated)
+    return Accepted(status, receipt.delivery_id, run_id, url, reason, outcome, message, receipt.repeated)
 
 
 async def outcome_of(ledger: Ledger, run_id: str, within: float) -> tuple[str | None, str | None]:

@@ -22,7 +22,7 @@ from ..rules.schemes import Scheme
 from ..settings import Settings
 from ..webhooks.claims import Headers
 from ..webhooks.keys import read_secret
-from ..webhooks.verify import Secret, Verdict, verify
+from ..webhooks.verify import Secret, Verdict, shows_secret, verify
 from .secrets import webhook_secret
 
 log = logging.getLogger("proactive.gateway")
@@ -101,8 +101,12 @@ class Doors:
     def knows(self, rule_id: str, headers: Headers, now: datetime, origin: Address | None) -> Door | None:
         """The door that this caller opens by a secret in a header, before the body is read; None proves nothing yet."""
         door = self._doors.get(rule_id)
-        verdict = _verdict(door if door and door.by_token else None, b"", headers, now, origin)
-        return door if verdict == "verified" else None
+        if door is None or not door.by_token:
+            shows_secret("header", headers, (), now)
+            return None
+        if not shows_secret(door.rule.scheme, headers, door.secrets, now):
+            return None
+        return None if door.callers and not within(origin, door.callers) else door
 
     async def verify(
         self, rule_id: str, raw: bytes, headers: Headers, now: datetime, origin: Address | None

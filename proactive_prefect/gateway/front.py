@@ -7,7 +7,6 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from fastapi import HTTPException
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .body import READ_SECONDS
@@ -23,12 +22,12 @@ MAX_TARGET = 8 * 1024
 _ONCE = {b"content-type", b"authorization", b"host", b"transfer-encoding", b"content-length", b"expect"}
 
 _CLOSE = {"Connection": "close"}
-_USUAL = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_USUAL = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
 
 
 class Front:
@@ -45,9 +44,8 @@ class Front:
 
         async def say(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _USUAL.items():
-                    headers.setdefault(name, value)
+                said = {name.lower() for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(usual for usual in _USUAL if usual[0] not in said)]
             await send(message)
 
         if (refusal := _refusal(scope)) is not None:

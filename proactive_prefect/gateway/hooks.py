@@ -143,7 +143,7 @@ class Doorway:
 
 async def answer_call(rule_id: str, request: Request, service: Service) -> Response:
     """The answer to one call. Raises HTTPException for one that is refused; ProactiveError in a dry run."""
-    if "dry_run" in request.query_params:
+    if request.scope["query_string"] and "dry_run" in request.query_params:
         return JSONResponse(await _dry_run(rule_id, request, service))
     door, raw = await _verified(rule_id, request, service)
     count = service.counters[door.rule.id]
@@ -250,15 +250,16 @@ async def _unproven(request: Request, service: Service, caller: str) -> bytes:
 async def _read(request: Request, service: Service, door: Door, raw: bytes | None) -> Call | dict[str, str]:
     """What a verified call says; or the answer to a greeting, which is none."""
     rule = door.rule
-    keys = request.headers.getlist("idempotency-key")
+    said = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+    keys = [value for name, value in said if name == "idempotency-key"]
     if len(keys) > 1 or (keys and not DELIVERY_ID.fullmatch(keys[0])):
         raise HTTPException(400, "Idempotency-Key: allowed: once, 1 to 200 visible ASCII characters")
     if raw is None:
         raw = await read_body(request, _max_body(service, door))
-    encoding = ", ".join(request.headers.getlist("content-encoding"))
-    body = parse_body(raw, request.headers.get("content-type", ""), encoding, _max_body(service, door))
     private = _PRIVATE | proof_headers(rule.scheme, rule.hmac)
-    headers = {name: value for name, value in request.headers.items() if name not in private}
+    headers = {name: value for name, value in said if name not in private}
+    encoding = ", ".join(value for name, value in said if name == "content-encoding")
+    body = parse_body(raw, headers.get("content-type", ""), encoding, _max_body(service, door))
     if (greeted := greeting(rule.scheme, headers, body)) is not None:
         return greeted
     payload = shape_payload(body, headers, rule.template)

@@ -29,8 +29,8 @@ class Problem(BaseModel):
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """The answer for an error."""
     sayable = detail.encode("utf-8", "replace").decode()  # a caller's text may hold half a character
-    document = Problem(title=HTTPStatus(status).phrase, status=status, detail=sayable)
-    return JSONResponse(document.model_dump(), status, headers, MEDIA_TYPE)
+    document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": sayable}
+    return JSONResponse(document, status, headers, MEDIA_TYPE)
 
 
 def as_problem(error: HTTPException | ProactiveError) -> JSONResponse:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlmodel import col
 
-from ..firing.atdoor import judge_call
+from ..firing.atdoor import judge_calls
 from ..firing.gate import Hold, Skip
 from ..ledger.tables import Delivery
 from .access import role_of
@@ -73,7 +73,8 @@ async def rehearse(
         return told.model_copy(update={"would": "skip", "reason": "disabled: the rule is paused in Prefect"})
     if row["reason"]:
         return told.model_copy(update={"would": "skip", "reason": row["reason"]})
-    match await judge_call(service.looking, rule, door.deployment_id, call.payload):
+    [decision] = await judge_calls(service.looking, rule, door.deployment_id, [call.payload])
+    match decision:
         case Skip() as skip:
             return told.model_copy(update={"would": "skip", "reason": str(skip)})
         case Hold() as hold:

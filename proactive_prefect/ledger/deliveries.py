@@ -66,6 +66,11 @@ def make(row: Row) -> Delivery:
     return Delivery(**{**_DEFAULTS, **row})
 
 
+def row_of(delivery: Delivery) -> Row:
+    """The columns of a delivery."""
+    return {name: getattr(delivery, name) for name in _COLUMNS}
+
+
 async def insert_new(
     session: AsyncSession, rows: Sequence[Row], same_within: Mapping[str, timedelta]
 ) -> dict[str, Delivery]:

@@ -9,6 +9,7 @@ Every call made here must therefore bear being made twice: creations carry an id
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from ..errors import PrefectError, PrefectUnreachable
 from ..settings import Settings
 
 _LONGEST = 900.0  # seconds for one call, however busy the server is
+_AWAY = wait_random_exponential(multiplier=0.2, max=5)
 BUSY = {408, 429, 500, 502, 503, 504}
 
 
@@ -37,6 +39,10 @@ class Refused(PrefectError):
         super().__init__(f"Prefect answered {status} to {path}: {detail}")
 
 
+class Busy(Refused):
+    """Prefect itself said that it cannot now, and nothing has happened: its database was locked, as a rule."""
+
+
 class PrefectApi:
     """An open connection to the Prefect API. `client` is Prefect's own, for what it does well by itself."""
 
@@ -44,6 +50,10 @@ class PrefectApi:
         self.client = client
         self.url = str(client.api_url)
         self.concurrency = settings.api_concurrency
+        self.longest = max(_LONGEST, settings.api_patience)
+        """Seconds for one call, however busy the server is."""
+        self.groups: dict[str, Any] = {}
+        """Who creates runs together with others, by deployment."""
         self._turn = asyncio.Semaphore(self.concurrency)
         self._patience = settings.api_patience
         self._answered = time.monotonic()
@@ -78,7 +88,7 @@ class PrefectApi:
         """Make one call, in turn; again and again while Prefect is busy, or away for less than the patience set."""
         attempts = AsyncRetrying(
             stop=self._is_away,
-            wait=wait_random_exponential(multiplier=0.2, max=5),
+            wait=_pause,
             retry=retry_if_exception(_is_passing),
             reraise=True,
         )
@@ -96,7 +106,8 @@ class PrefectApi:
                     self._answered = time.monotonic()
                     return response.json() if response.content else None
         except PrefectHTTPStatusError as error:
-            raise Refused(error.response.status_code, _detail(error.response), f"{method} {path}") from None
+            kind = Busy if _is_prefects_own(error.response) else Refused
+            raise kind(error.response.status_code, _detail(error.response), f"{method} {path}") from None
         except httpx.HTTPError as error:
             raise PrefectUnreachable(
                 f"no answer from the Prefect API at {self.url} ({type(error).__name__})",
@@ -108,7 +119,7 @@ class PrefectApi:
         """Whether nothing has come back for too long. A server that answers, if only that it is busy, is not away."""
         now = time.monotonic()
         silent = now - max(attempt.start_time, self._answered)
-        return silent >= self._patience or now - attempt.start_time >= max(_LONGEST, self._patience)
+        return silent >= self._patience or now - attempt.start_time >= self.longest
 
 
 @asynccontextmanager
@@ -116,6 +127,23 @@ async def connect(settings: Settings | None = None) -> AsyncIterator[PrefectApi]
     """Open the Prefect API that Prefect's own settings name (`PREFECT_API_URL`, profile, Cloud key)."""
     async with get_client() as client:
         yield PrefectApi(client, settings or Settings())
+
+
+def gap(tries: int) -> float:
+    """Seconds to wait where Prefect's embedded database was locked: few, and spread, so that callers differ.
+
+    A transaction of Prefect's that creates runs reads before it writes, and SQLite lets it write only if nobody else
+    has written in between. Workers that start and end runs write all the time, and wait in line for it; so who creates
+    runs finds a gap between them only by asking again and again, soon: who waits ever longer starves.
+    """
+    return random.uniform(0.05, min(2.0, 0.4 + 0.1 * tries))  # noqa: S311 - a spread, no secret
+
+
+def _pause(attempt: RetryCallState) -> float:
+    error = attempt.outcome.exception() if attempt.outcome else None
+    if isinstance(error, PrefectHTTPStatusError) and _is_prefects_own(error.response):
+        return gap(attempt.attempt_number)
+    return _AWAY(attempt)
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -1,23 +1,21 @@
 """Flow runs: create, read, move from state to state, cancel.
 
-All calls bear being made twice: a creation has an idempotency key, a state is set or refused as a whole.
+All calls bear being made twice: a creation (`creating`) has an idempotency key, a state is set or refused as a whole.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import OrchestrationResult
 from prefect.states import Cancelled, Cancelling, to_state_create
 
-from ..tracing import trace_labels
-from .client import PrefectApi, Refused
+from .client import PrefectApi
+from .creating import CAUSE_LABEL, PAYLOAD_LABEL, NewRun, create_run, create_runs, make_run
 
 __all__ = [
     "AWAITING_RETRY",
@@ -39,105 +37,6 @@ __all__ = [
 ]
 
 AWAITING_RETRY = "AwaitingRetry"
-# On a run's labels: why it was made, for the gate. Scheduled runs have none, and need none.
-CAUSE_LABEL = "proactive.cause"
-# Which delivery's payload the run has to fetch from the inbox, where it is too large to come along.
-PAYLOAD_LABEL = "proactive.payload"
-
-_BULK = 50  # runs in one call; Prefect takes 100
-_BULK_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class NewRun:
-    """A run that is to be created, and what stands beside its deployment's own parameters and tags.
-
-    `payload` is text, and stays text. `state` defaults to Scheduled for now, `name` to one of Prefect's.
-    """
-
-    idempotency_key: str
-    name: str | None = None
-    parameters: Mapping[str, Any] | None = None
-    payload: str | None = None
-    tags: Iterable[str] = ()
-    state: State[Any] | None = None
-    cause: Literal["manual", "webhook", "schedule"] = "manual"
-    labels: Mapping[str, str] | None = None
-
-    def body(self) -> dict[str, Any]:
-        """What Prefect is sent."""
-        body: dict[str, Any] = {
-            "idempotency_key": self.idempotency_key,
-            "tags": list(self.tags),
-            "labels": {**(self.labels or {}), CAUSE_LABEL: self.cause},
-        }
-        if self.parameters is not None or self.payload is not None:
-            payload = {} if self.payload is None else {"payload": self.payload}
-            body["parameters"] = {**(self.parameters or {}), **payload}
-        if self.name is not None:
-            body["name"] = self.name
-        if self.state is not None:
-            body["state"] = to_state_create(self.state).model_dump(mode="json", exclude_unset=True)
-        return body
-
-
-async def make_run(api: PrefectApi, deployment_id: UUID | str, run: NewRun) -> FlowRun:
-    """Create a run of a deployment; with the key of an earlier one, that one is returned. Raises as `create_run`."""
-    return FlowRun.model_validate(await api.post(f"/deployments/{deployment_id}/create_flow_run", run.body()))
-
-
-async def create_run(
-    api: PrefectApi,
-    deployment_id: UUID | str,
-    *,
-    idempotency_key: str,
-    parameters: Mapping[str, Any] | None = None,
-    payload: str | None = None,
-    tags: Iterable[str] = (),
-    name: str | None = None,
-    state: State[Any] | None = None,
-    cause: Literal["manual", "webhook", "schedule"] = "manual",
-    labels: Mapping[str, str] | None = None,
-) -> FlowRun:
-    """Create a run of a deployment; with the key of an earlier one, that one is returned.
-
-    `parameters` stand beside the deployment's own. `payload` is text, and stays text. `state` defaults to Scheduled
-    for now. The run carries the current trace. Raises Refused, PrefectUnreachable.
-    """
-    carried = {**(labels or {}), **trace_labels()}
-    run = NewRun(idempotency_key, name, parameters, payload, tags, state, cause, carried)
-    return await make_run(api, deployment_id, run)
-
-
-async def create_runs(api: PrefectApi, deployment_id: UUID | str, runs: Sequence[NewRun]) -> list[str | None]:
-    """Create runs of a deployment, many in a call; the id of each, in order; with the key of an earlier one, its id.
-
-    None for a run that Prefect did not take, which says little about why: `make_run` tells. Raises Refused,
-    PrefectUnreachable; then any of them may have been created.
-    """
-    path = f"/deployments/{deployment_id}/create_flow_run/bulk"
-    ids: list[str | None] = []
-    for bodies in _portions([run.body() for run in runs]):
-        results = (await api.post(path, bodies))["results"]
-        # Its database was locked, say: no fault of the run's. Prefect answers with success all the same.
-        if any("sqlalche" in (one.get("error") or "") for one in results):
-            raise Refused(503, "its database is busy", f"POST {path}")
-        ids += [one["flow_run_id"] if one["status"] == "CREATED" else None for one in results]
-    return ids
-
-
-def _portions(bodies: Sequence[dict[str, Any]]) -> Iterable[list[dict[str, Any]]]:
-    portion: list[dict[str, Any]] = []
-    size = 0
-    for body in bodies:
-        more = len(json.dumps(body))
-        if portion and (len(portion) == _BULK or size + more > _BULK_BYTES):
-            yield portion
-            portion, size = [], 0
-        portion.append(body)
-        size += more
-    if portion:
-        yield portion
 
 
 async def read_run(api: PrefectApi, run_id: UUID | str) -> FlowRun:

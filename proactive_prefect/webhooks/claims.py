@@ -52,10 +52,8 @@ def read_claim(
 ) -> Claim | Fault:
     """The claim of a call whose body is `raw`, or what is wrong with it before any secret is looked at."""
     match scheme:
-        case "header":
-            return _token(raw, _one(headers, b"x-webhook-secret"))
-        case "bearer":
-            return _token(raw, _bearer(_one(headers, b"authorization")))
+        case "header" | "bearer":
+            return _token(raw, shown(scheme, headers))
         case "github":
             return _prefixed(raw, _one(headers, b"x-hub-signature-256"), b"sha256=", _hex(raw, "sha256"))
         case "stripe":
@@ -75,6 +73,13 @@ def read_claim(
             return _configured(raw, _one(headers, options.header.lower().encode()), options)
         case _:
             assert_never(scheme)
+
+
+def shown(scheme: Scheme, headers: Headers) -> bytes | None:
+    """The secret itself, where `scheme` has it sent: by bearer in Authorization, else in X-Webhook-Secret."""
+    if scheme == "bearer":
+        return _bearer(_one(headers, b"authorization"))
+    return _one(headers, b"x-webhook-secret")
 
 
 def no_claim(raw: bytes) -> Claim:
@@ -180,7 +185,7 @@ def _timely(at: bytes, now: datetime) -> bool:
 
 
 def _one(headers: Headers, name: bytes) -> bytes | None:
-    values = [value.strip() for found, value in headers if found.lower() == name]
+    values = [value.strip() for found, value in headers if len(found) == len(name) and found.lower() == name]
     return values[0] if len(values) == 1 else None
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,20 +18,20 @@ from typing import Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import PrefectError, PrefectUnreachable
-from ..firing.atdoor import judge_call
+from ..firing.atdoor import judge_calls
 from ..firing.gate import Skip
-from ..firing.outcome import SKIPPED, skipped
+from ..firing.outcome import SKIPPED
 from ..ledger.deliveries import Settled, claim, lock_groups, next_due, payload_of, put_off, settle
 from ..ledger.delivery_log import forget
 from ..ledger.log import NewEvent, append
 from ..ledger.tables import Delivery
 from ..prefect_api import PrefectApi, Refused
-from ..prefect_api.client import BUSY
-from ..prefect_api.runs import PAYLOAD_LABEL, NewRun, create_runs, find_runs, make_run
+from ..prefect_api.client import BUSY, Busy, gap
+from ..prefect_api.runs import create_runs, find_runs, make_run
 from ..rules.models import WebhookRule
-from ..tracing import LABEL
 from .coalesce import close_group
-from .inbox import INLINE, LEASE, Inbox
+from .inbox import LEASE, Inbox
+from .newrun import new_run
 from .pace import Pace
 
 log = logging.getLogger("proactive.inbox")
@@ -174,11 +173,10 @@ class Dispatcher:
         for delivery in batch:
             by_rule.setdefault(delivery.rule_id, []).append(delivery)
         for rule_id, deliveries in by_rule.items():
-            ids, began = [delivery.id for delivery in deliveries], time.monotonic()
+            ids = [delivery.id for delivery in deliveries]
             try:
                 async with asyncio.timeout(_DISPATCH_SECONDS):
-                    settled = await self._settle(self._targets.get(rule_id), deliveries)
-                self.pace.took(len(deliveries), time.monotonic() - began)
+                    settled = await self._settle_in_a_gap(self._targets.get(rule_id), deliveries)
             except (PrefectUnreachable, TimeoutError) as error:
                 await self._too_much(ids, type(error).__name__)
             except Refused as refused:
@@ -198,6 +196,29 @@ class Dispatcher:
                 # A webhook that is not known yet has not become of anything.
                 await self._give_back(set(ids) - {one.id for one in settled}, timedelta(seconds=2))
 
+    async def _settle_in_a_gap(self, target: Target | None, deliveries: list[Delivery]) -> list[Settled]:
+        """`_settle`, again and again while others keep Prefect's database locked."""
+        tries = 1
+        while True:
+            began = time.monotonic()
+            try:
+                settled = await self._settle(target, deliveries)
+            except Busy:
+                self._inbox.brisk = False
+                self.pace.locked()
+                for delivery in deliveries:
+                    delivery.attempts += (
+                        1  # some may have their runs: of several calls it was not the first that failed
+                    )
+                await asyncio.sleep(gap(tries))
+                tries += 1
+                continue
+            self.pace.took(len(deliveries), time.monotonic() - began)
+            self._inbox.brisk = tries == 1
+            if tries > 1:
+                log.info("prefect.locked deliveries=%d tries=%d", len(deliveries), tries)
+            return settled
+
     async def _settle(self, target: Target | None, deliveries: list[Delivery]) -> list[Settled]:
         """See that each has its run; what became of those that can have one now, or never can."""
         if target is None:
@@ -216,11 +237,17 @@ class Dispatcher:
         return [one for delivery in deliveries for one in await self._settle(target, [delivery])]
 
     async def _create(self, target: Target, deliveries: Sequence[Delivery]) -> list[Settled]:
-        skips = await asyncio.gather(*(self._judge(target, delivery) for delivery in deliveries))
+        skips = await self._judge(target, deliveries)
         runs = [new_run(target.rule, delivery, skip) for delivery, skip in zip(deliveries, skips, strict=True)]
         ids: list[str | None] = [None] * len(runs)
         if len(runs) > 1:
-            ids = await create_runs(self._api, target.deployment_id, runs)
+            try:
+                ids = await create_runs(self._api, target.deployment_id, runs)
+            except Refused as refused:
+                if (
+                    refused.status != 404
+                ):  # else its deployment is gone, or this Prefect takes one run a call: see below
+                    raise
         settled: dict[str, Settled] = {}
         look: dict[str, str] = {}
         for delivery, skip, run, run_id in zip(deliveries, skips, runs, ids, strict=True):
@@ -247,14 +274,22 @@ class Dispatcher:
                     settled[one] = Settled(one, "skipped" if was_skipped else "dispatched", str(there.id), reason)
         return list(settled.values())
 
-    async def _judge(self, target: Target, delivery: Delivery) -> Skip | None:
+    async def _judge(self, target: Target, deliveries: Sequence[Delivery]) -> list[Skip | None]:
         if target.paused:
-            return Skip("disabled", "the rule is paused in Prefect")
-        if delivery.reason:
-            return Skip("condition_false", delivery.reason.removeprefix("condition_false: "))
-        decision = await judge_call(self._api, target.rule, target.deployment_id, delivery.payload)
-        # What the gate would hold, the gate inside the run holds, where it can be resolved.
-        return decision if isinstance(decision, Skip) else None
+            return [Skip("disabled", "the rule is paused in Prefect")] * len(deliveries)
+        skips: dict[str, Skip] = {
+            one.id: Skip("condition_false", one.reason.removeprefix("condition_false: "))
+            for one in deliveries
+            if one.reason
+        }
+        if asked := [one for one in deliveries if not one.reason]:
+            payloads = [one.payload for one in asked]
+            decisions = await judge_calls(self._api, target.rule, target.deployment_id, payloads)
+            # What the gate would hold, the gate inside the run holds, where it can be resolved.
+            skips |= {
+                one.id: decision for one, decision in zip(asked, decisions, strict=True) if isinstance(decision, Skip)
+            }
+        return [skips.get(one.id) for one in deliveries]
 
     def _gone(self, deliveries: Sequence[Delivery], why: str) -> list[Settled]:
         now = datetime.now(UTC)
@@ -264,6 +299,7 @@ class Dispatcher:
     async def _too_much(self, ids: Sequence[str], why: str) -> None:
         """Prefect is busy, or away: give all back, and come again with less."""
         self.pace.refused()
+        self._inbox.brisk = False
         self._not_before = time.monotonic() + self.pace.wait()
         log.warning("prefect.busy (%s): deliveries=%d calls=%d", why, len(ids), int(self.pace.calls))
         waiting = [delivery.id for delivery in self._inbox.ready]
@@ -295,27 +331,6 @@ class Dispatcher:
         except (SQLAlchemyError, OSError) as error:
             # The runs are there; whoever has these deliveries next finds them.
             log.warning("inbox.unreachable: %s", type(error).__name__)
-
-
-def run_key(rule_id: str, delivery_id: str) -> str:
-    """The idempotency key of a delivery's run."""
-    return f"webhook {rule_id} {delivery_id}"
-
-
-def new_run(rule: WebhookRule, delivery: Delivery, skip: Skip | None) -> NewRun:
-    """The run of a delivery, in the trace of its call: to start now, or ended already as skipped."""
-    inline = len(delivery.payload) <= INLINE
-    labels = {} if inline else {PAYLOAD_LABEL: delivery.id}
-    if delivery.traceparent is not None:
-        labels[LABEL] = delivery.traceparent
-    return NewRun(
-        idempotency_key=run_key(rule.id, delivery.delivery_id),
-        name=f"{rule.id}-{secrets.token_hex(4)}",
-        payload=delivery.payload if inline else None,
-        state=skipped(skip) if skip else None,
-        cause="webhook",
-        labels=labels,
-    )
 
 
 def _event(rule_id: str, one: Settled, at: datetime) -> NewEvent:

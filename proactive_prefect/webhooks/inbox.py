@@ -21,7 +21,7 @@ import psutil
 
 from ..errors import ProactiveError
 from ..ledger.db import Ledger
-from ..ledger.deliveries import Row, Settled, free, holders, insert_new, make, read_delivery
+from ..ledger.deliveries import Row, Settled, free, holders, insert_new, make, read_delivery, row_of
 from ..ledger.tables import Delivery
 
 log = logging.getLogger("proactive.inbox")
@@ -43,10 +43,35 @@ class InboxClosed(ProactiveError):
 
 @dataclass(frozen=True)
 class Receipt:
-    """A delivery that is safe now. `repeated`: it had come before, and this is that one."""
+    """A delivery that is safe now, by its columns. `repeated`: it had come before, and this is that one."""
 
-    delivery: Delivery
+    row: Row
     repeated: bool
+
+    @property
+    def id(self) -> str:
+        """Ours."""
+        return str(self.row["id"])
+
+    @property
+    def delivery_id(self) -> str:
+        """The sender's."""
+        return str(self.row["delivery_id"])
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing had become of it yet."""
+        return bool(self.row.get("status", "waiting") == "waiting")
+
+    @property
+    def joins(self) -> bool:
+        """Whether it waits for others."""
+        return self.waits and self.row.get("group_key") is not None
+
+    @property
+    def delivery(self) -> Delivery:
+        """The delivery as the table has it: made when it is asked for, since that costs more than the commit."""
+        return make(self.row)
 
 
 @dataclass
@@ -68,6 +93,8 @@ class Inbox:
         """Set when there is something to dispatch."""
         self.backlog = False
         """Whether deliveries that nobody holds were accepted, and not all of them have been taken since."""
+        self.brisk = True
+        """Whether Prefect took at once what it was given last: then a delivery has its run in a moment."""
         self._calls: deque[_Call] = deque()
         self._committing: asyncio.Task[None] | None = None
         self._watched: dict[str, asyncio.Future[Settled]] = {}
@@ -98,16 +125,16 @@ class Inbox:
             self._committing = asyncio.create_task(self._commit_all())
         return await done
 
-    async def settled(self, delivery: Delivery, within: float) -> Settled | None:
-        """What becomes of the delivery, if that is known within so many seconds."""
+    async def settled(self, delivery_id: str, within: float) -> Settled | None:
+        """What becomes of the delivery of that `id`, if that is known within so many seconds."""
         ends = asyncio.get_running_loop().time() + within
-        if (watched := self._watched.get(delivery.id)) is not None:
+        if (watched := self._watched.get(delivery_id)) is not None:
             await asyncio.wait([watched], timeout=within)
             if watched.done() and not watched.cancelled():
                 return watched.result()
         try:
             async with asyncio.timeout_at(ends):
-                return await self._settled_elsewhere(delivery)
+                return await self._settled_elsewhere(delivery_id)
         except TimeoutError:
             return None
 
@@ -171,9 +198,16 @@ class Inbox:
                 if not call.done.done():
                     call.done.set_exception(InboxClosed("the inbox is closed: its database does not answer"))
             return
+        new = [call.row for call in calls if call.row["id"] not in repeats]
+        if len(new) == 1:
+            log.info("delivery.accepted webhook=%s id=%s", new[0]["rule_id"], new[0]["id"])
+        elif new:  # in a burst a line for each would cost more than to accept it; the inbox has them all
+            log.info("delivery.accepted count=%d", len(new))
         for call in calls:
             first = repeats.get(call.row["id"])
-            receipt = Receipt(first or make(call.row), first is not None)
+            if first is not None:
+                log.info("delivery.repeated webhook=%s id=%s", first.rule_id, first.id)
+            receipt = Receipt(call.row if first is None else row_of(first), first is not None)
             if first is None and call.row.get("holder"):
                 self.hold([receipt.delivery])
                 self.ready.append(receipt.delivery)
@@ -183,13 +217,17 @@ class Inbox:
                 call.done.set_result(receipt)
         self.wake.set()
 
-    async def _settled_elsewhere(self, delivery: Delivery) -> Settled:
-        one = delivery
-        while one.status in ("waiting", "joined"):
-            if one.status == "waiting":
-                await self.ledger.wait_for_write(_LOOK)
+    async def _settled_elsewhere(self, delivery_id: str) -> Settled | None:
+        wanted = delivery_id
+        while True:
             async with self.ledger.read() as session:
-                # One that joined others has what becomes of the one that stands for them.
-                wanted = one.joined_id if one.status == "joined" else one.id
-                one = await read_delivery(session, wanted or one.id) or one
-        return Settled(delivery.id, one.status, one.run_id, one.reason)  # type: ignore[arg-type]  # text in the table
+                one = await read_delivery(session, wanted)
+            if one is None:  # its retention ended
+                return None
+            match one.status:
+                case "waiting":
+                    await self.ledger.wait_for_write(_LOOK)
+                case "joined":  # it has what becomes of the one that stands for all of them
+                    wanted = one.joined_id or one.id
+                case status:
+                    return Settled(delivery_id, status, one.run_id, one.reason)  # type: ignore[arg-type]  # text there

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Literal
 
 from ..rules.schemes import MAX_SECRETS, HmacOptions, Scheme
-from .claims import Fault, Headers, no_claim, read_claim
+from .claims import Fault, Headers, no_claim, read_claim, shown
 
 Verdict = Literal["verified", "no_secret", "malformed", "late", "mismatch"]
 """`malformed`: a header that the scheme needs is missing, there twice, or not what it should be. `late`: its timestamp
@@ -34,6 +34,19 @@ class Secret:
     def opens(self, now: datetime) -> bool:
         """Whether it has not ended yet."""
         return self.until is None or now < self.until
+
+
+def shows_secret(scheme: Scheme, headers: Headers, secrets: Sequence[Secret], now: datetime) -> bool:
+    """Whether a call brings one of `secrets` itself in the header that `scheme`, header or bearer, names.
+
+    Nothing is signed: the body need not be there yet. It takes as long for nobody's secrets.
+    """
+    given = shown(scheme, headers) or b""
+    opening = [secret.value for secret in secrets if secret.value and secret.opens(now)][:MAX_SECRETS]
+    same = False
+    for index, secret in enumerate([*opening, *[_NOBODYS] * (MAX_SECRETS - len(opening))]):
+        same |= hmac.compare_digest(given, secret.encode()) and index < len(opening)
+    return same
 
 
 def verify(

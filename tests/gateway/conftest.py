@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -23,7 +24,7 @@ from proactive_prefect.prefect_api import PrefectApi, connect
 from proactive_prefect.prefect_api.deployments import read_deployments
 from proactive_prefect.rules.models import Rulebook
 from tests.conftest import Server, stop
-from tests.support import free_port, wait_until_sync
+from tests.support import free_port, wait_until, wait_until_sync
 
 ROOT = Path(__file__).parents[2]
 CANARY = "canary-3f1c8a72b9d64e05"
@@ -56,7 +57,7 @@ HOOKS: list[dict[str, Any]] = [
     {"id": "of-few-signed", "scheme": "github", "callers": ["192.0.2.0/24"]},
     {"id": "one-at-a-time", "on_overlap": "skip"},
     {"id": "bundled", "coalesce": {"key": "payload.repo", "window": "5s", "max_wait": "20s"}},
-    {"id": "asks", "wait": "30s"},
+    {"id": "asks", "wait": "60s"},
     {"id": "deduped", "dedupe": "5m"},
     {"id": "github", "scheme": "github"},
     {
@@ -161,6 +162,29 @@ def start_gateway(server: Server, home: Path, first: str = "", port: int | None 
             [sys.executable, "-c", first + SERVE], env=given, cwd=ROOT, stdout=out, stderr=out, start_new_session=True
         )
     return Gateway(f"http://127.0.0.1:{port}", home, log, process)
+
+
+async def settled(answer: httpx.Response) -> dict[str, Any]:
+    """What the operator is shown of the delivery that was answered so, once it waits no more.
+
+    An answer itself tells of the run only where that was made at once, which on a busy machine it is not.
+    """
+    url = answer.request.url.join(f"/api/v1/proactive/deliveries/{answer.json()['delivery_id']}")
+    async with httpx.AsyncClient(timeout=60, headers={"Authorization": f"Bearer {TOKEN}"}) as operator:
+
+        async def look() -> dict[str, Any] | None:
+            found = (await operator.get(url)).raise_for_status().json()
+            return found if found["status"] != "waiting" else None
+
+        found = await wait_until(look, what=f"the end of the wait of {url.path}", timeout=120)
+    assert found is not None
+    assert answer.json().get("flow_run_id", found["run_id"]) == found["run_id"]
+    return found
+
+
+def fresh(name: str) -> str:
+    """An id that no other call has, whatever was tried before."""
+    return f"{name}-{uuid4().hex}"
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from proactive_prefect.ledger.occurrences import apply
 from proactive_prefect.rules.models import WebhookRule
 from proactive_prefect.settings import Settings
 from proactive_prefect.tracing import LABEL, span, traceparent
-from proactive_prefect.webhooks.dispatch import new_run
+from proactive_prefect.webhooks.newrun import new_run
 from tests.ledger.histories import LONG_AGO, a_run, story
 from tests.support import free_port
 from tests.tracing import Spans, spans

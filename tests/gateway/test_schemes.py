@@ -7,6 +7,7 @@ import hmac
 import json
 import socket
 import time
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,14 +19,24 @@ from standardwebhooks import Webhook
 from stripe import WebhookSignature
 
 from proactive_prefect.prefect_api import PrefectApi
-from tests.gateway.conftest import BLOCK_SECRET, CANARY, ENV_SECRET, FILE_SECRET, STANDARD_SECRET, TOKEN, Gateway
+from tests.gateway.conftest import (
+    BLOCK_SECRET,
+    CANARY,
+    ENV_SECRET,
+    FILE_SECRET,
+    STANDARD_SECRET,
+    TOKEN,
+    Gateway,
+    fresh,
+    settled,
+)
 
-EVENT = json.dumps({"id": "evt_1", "event_id": "Ev1", "text": "grüße"}, ensure_ascii=False)
 JSON = {"Content-Type": "application/json"}
 
 
-def github(body: str, secret: str, delivery: str = "72d3162e-cc78-11e3-81ab-4c9367dc0958") -> dict[str, str]:
+def github(body: str, secret: str, delivery: str | None = None) -> dict[str, str]:
     """The headers that GitHub sends."""
+    delivery = delivery or str(uuid.uuid4())
     made = hmac.new(secret.encode(), body.encode(), "sha256").hexdigest()
     return {**JSON, "X-Hub-Signature-256": f"sha256={made}", "X-GitHub-Delivery": delivery, "X-GitHub-Event": "push"}
 
@@ -42,12 +53,12 @@ def slack(body: str) -> dict[str, str]:
     return {**JSON, "X-Slack-Request-Timestamp": at, "X-Slack-Signature": str(made)}
 
 
-def standard(body: str) -> dict[str, str]:
+def standard(body: str, message: str = "msg_1") -> dict[str, str]:
     """The headers of Standard Webhooks."""
     now = datetime.now(UTC)
-    made = Webhook(STANDARD_SECRET).sign("msg_1", now, body)
+    made = Webhook(STANDARD_SECRET).sign(message, now, body)
     stamp = str(int(now.timestamp()))
-    return {**JSON, "webhook-id": "msg_1", "webhook-timestamp": stamp, "webhook-signature": made}
+    return {**JSON, "webhook-id": message, "webhook-timestamp": stamp, "webhook-signature": made}
 
 
 def signed(body: str) -> dict[str, str]:
@@ -58,40 +69,40 @@ def signed(body: str) -> dict[str, str]:
 
 async def payload_of(api: PrefectApi, answer: httpx.Response) -> Any:
     """The payload of the run that an answer names."""
-    run = await api.get(f"/flow_runs/{answer.json()['flow_run_id']}")
+    run = await api.get(f"/flow_runs/{(await settled(answer))['run_id']}")
     return json.loads(run["parameters"]["payload"])
 
 
-@pytest.mark.parametrize(
-    ("rule_id", "delivery"),
-    [("github", "72d3162e-cc78-11e3-81ab-4c9367dc0958"), ("stripe", "evt_1"), ("slack", "Ev1"), ("standard", "msg_1")],
-)
+@pytest.mark.parametrize("rule_id", ["github", "stripe", "slack", "standard"])
 async def test_a_delivery_of_each_sender_makes_one_run_by_the_senders_own_id(
-    rule_id: str, delivery: str, http: httpx.Client, gateway: Gateway, api: PrefectApi
+    rule_id: str, http: httpx.Client, gateway: Gateway, api: PrefectApi
 ) -> None:
     """202 with the sender's id; the sender's retry, signed anew and with any Idempotency-Key, gets 200 and that run."""
+    delivery = fresh({"github": "gh", "stripe": "evt", "slack": "Ev", "standard": "msg"}[rule_id])
+    body = json.dumps({"id": delivery, "event_id": delivery, "text": "grüße"}, ensure_ascii=False)
 
-    def send(body: str, key: str) -> httpx.Response:
+    def send(key: str) -> httpx.Response:
         headers = {
-            "github": lambda: github(body, gateway.secret("github")),
+            "github": lambda: github(body, gateway.secret("github"), delivery),
             "stripe": lambda: stripe(body),
             "slack": lambda: slack(body),
-            "standard": lambda: standard(body),
+            "standard": lambda: standard(body, delivery),
         }[rule_id]()
         return http.post(f"/hooks/{rule_id}", content=body.encode(), headers={**headers, "Idempotency-Key": key})
 
-    first, again = send(EVENT, "one"), send(EVENT, "two")
+    first = send("one")
+    assert await payload_of(api, first) == json.loads(body)
+    again = send("two")
     assert (first.status_code, again.status_code) == (202, 200), (first.text, again.text)
-    assert first.json() == again.json()
+    assert first.json().items() <= again.json().items()
     assert first.json()["delivery_id"] == delivery
-    assert await payload_of(api, first) == json.loads(EVENT)
 
 
 async def test_a_senders_own_way_to_sign_can_be_configured(caller: httpx.AsyncClient, api: PrefectApi) -> None:
     """Header, algorithm, encoding and prefix as the rule says, the secret from a file; the signature stays outside."""
-    headers = {**signed("{}"), "Idempotency-Key": "mine", "X-Event": "push"}
+    headers = {**signed("{}"), "Idempotency-Key": fresh("mine"), "X-Event": "push"}
     answer = await caller.post("/hooks/signed", content=b"{}", headers=headers)
-    assert (answer.status_code, answer.json()["delivery_id"]) == (202, "mine")
+    assert (answer.status_code, answer.json()["delivery_id"]) == (202, headers["Idempotency-Key"])
     seen = await payload_of(api, answer)
     assert seen["x-event"] == "push"
     assert "x-sig" not in seen
@@ -117,8 +128,8 @@ def test_slacks_challenge_is_answered_and_makes_no_run(http: httpx.Client) -> No
 
 def test_while_a_secret_is_rotated_both_open(http: httpx.Client) -> None:
     """The new one and the old one before its end open; what has ended is not even looked for."""
-    for number, secret in enumerate((ENV_SECRET, BLOCK_SECRET)):
-        answer = http.post("/hooks/rotated", content="{}", headers=github("{}", secret, f"rotated-{number}"))
+    for secret in (ENV_SECRET, BLOCK_SECRET):
+        answer = http.post("/hooks/rotated", content="{}", headers=github("{}", secret))
         assert answer.status_code == 202, answer.text
 
 
@@ -180,9 +191,13 @@ def test_a_signed_body_is_bound_by_the_webhooks_own_limit_and_everybodys_by_one_
     body = json.dumps({"id": "evt_large", "x": "y" * 2_000})
     answer = http.post("/hooks/stripe", content=body, headers=stripe(body))
     assert (answer.status_code, "2000 bytes" in answer.json()["detail"]) == (413, True)
-    large = b"x" * 3_000_000
-    answers = [
-        http.post(f"/hooks/{rule_id}", content=large, headers=JSON)
-        for rule_id in ("nobody", "plain", "stripe", "slack")
-    ]
-    assert {(answer.status_code, answer.content) for answer in answers} == {(413, answers[0].content)}
+    # Only announced: who sends on into a connection that is closed may not hear the answer.
+    answers = set()
+    for rule_id in ("nobody", "plain", "stripe", "slack"):
+        with socket.create_connection((http.base_url.host, http.base_url.port), timeout=60) as line:
+            line.sendall(f"POST /hooks/{rule_id} HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n".encode())
+            with line.makefile("rb") as heard:
+                head, _, said = heard.read().partition(b"\r\n\r\n")
+        answers.add((head.split()[1], said))
+    assert {status for status, _ in answers} == {b"413"}
+    assert len(answers) == 1

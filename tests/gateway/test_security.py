@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prefect.variables import Variable
 
 from proactive_prefect.prefect_api import PrefectApi
-from tests.gateway.conftest import BLOCK_SECRET, CANARY, ENV_SECRET, TOKEN, Gateway, keep_secret
+from tests.gateway.conftest import BLOCK_SECRET, CANARY, ENV_SECRET, TOKEN, Gateway, keep_secret, settled
 
 LEAK = "leak-5b0f6c1e"
 
@@ -37,7 +37,7 @@ async def test_prefects_own_templates_in_a_body_stay_text(
         headers = {"X-Webhook-Secret": gateway.secret("plain")}
         answer = await caller.post("/hooks/plain", headers=headers, json=body)
         assert answer.status_code == 202, answer.text
-        run = await api.get(f"/flow_runs/{answer.json()['flow_run_id']}")
+        run = await api.get(f"/flow_runs/{(await settled(answer))['run_id']}")
         assert json.loads(run["parameters"]["payload"]) == body
         assert json.loads(run["parameters"]["rule"])["id"] == "plain"
         assert LEAK not in json.dumps(run)

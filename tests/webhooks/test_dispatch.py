@@ -95,7 +95,7 @@ async def test_a_delivery_whose_webhook_was_deleted_is_recorded(ledger: Ledger) 
     long_ago = datetime.now(UTC) - timedelta(hours=1)
     first = (await inbox.accept(anybodys("old", received_at=long_ago))).delivery
     async with dispatching(inbox, Known()):
-        told = await inbox.settled(first, 30)
+        told = await inbox.settled(first.id, 30)
         assert told is not None
         assert (told.status, told.run_id) == ("undeliverable", None)
         assert "not deployed" in told.reason

@@ -156,12 +156,12 @@ async def test_whoever_waits_hears_what_became_of_it(ledger: Ledger) -> None:
     """At once where it is dispatched here, within a moment where another process does it, never too late."""
     here, there = Inbox(ledger), Inbox(ledger)
     mine = (await here.accept(a_call("mine"))).delivery
-    assert await here.settled(mine, 0) is None
-    waits = asyncio.create_task(here.settled(mine, 60))
+    assert await here.settled(mine.id, 0) is None
+    waits = asyncio.create_task(here.settled(mine.id, 60))
     await asyncio.sleep(0)  # so that it has begun
     here.announce([Settled(mine.id, "dispatched", "run-1")])
     assert await waits == Settled(mine.id, "dispatched", "run-1")
-    elsewhere = asyncio.create_task(there.settled(mine, 60))
+    elsewhere = asyncio.create_task(there.settled(mine.id, 60))
     async with ledger.write() as session:
         await settle(session, [Settled(mine.id, "skipped", "run-1", "overlap: x")], datetime.now(UTC))
     assert await elsewhere == Settled(mine.id, "skipped", "run-1", "overlap: x")
