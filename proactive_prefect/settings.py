@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     )
     outbound_allow: Networks = Field(
         default=(),
-        description="Networks that http actions may call besides the public internet: this machine, private ones.",
+        description="Networks that http actions and alerts may call besides the public internet: this machine, say.",
     )
     worker_spares: int = Field(
         default=3, ge=0, le=256, description="Idle processes that a worker keeps ready for the next runs."

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from proactive_prefect.lifeline import die_with_parent
 
+from .security.tried import TRIED
 from .support import free_port, wait_until_sync
 
 EMBEDDED = "proactive_prefect.daemon.embedded"  # Prefect's server as `proactive up` starts it
@@ -35,6 +37,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.server)
         item.add_marker(pytest.mark.xdist_group(file.parts[0] if file.parts[0] == "acceptance" else str(file)))
     items.sort(key=lambda item: _LONGEST.index(rooms[item]) if rooms[item] in _LONGEST else len(_LONGEST))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where several processes run the tests, each leaves its counts to the one that tells."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tried"] = dict(TRIED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process has counted."""
+    TRIED.update(getattr(node, "workeroutput", {}).get("tried", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how many inputs were tried."""
+    for what, count in sorted(TRIED.items()):
+        terminalreporter.write_line(f"tried {count:>9,} inputs: {what}")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -66,7 +86,9 @@ def start_server(home: Path, port: int = 0, **settings: str) -> tuple[Server, su
         "DO_NOT_TRACK": "1",
         "PREFECT_CLI_PROMPT": "false",
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PYTHONTZPATH": "",  # as `proactive up` starts it: reading schedules is 17 times cheaper
+        # As `proactive up` starts it: reading schedules is 17 times cheaper, and runs that wait are left in peace.
+        "PYTHONTZPATH": "",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "300",
         **settings,
     }
     log = home / "server.log"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..firing.outbound import leads_inside
 from ..prefect_api.automations import (
     create_automation,
     delete_automation,
@@ -21,6 +22,7 @@ from ..prefect_api.automations import (
 from ..prefect_api.blocks import Block, find_block
 from ..prefect_api.client import PrefectApi
 from ..prefect_api.deployments import read_deployments
+from ..settings import Settings
 from .compile import DeploymentSpec
 
 Outcome = Literal["on_failure", "on_success", "on_skip", "on_missed"]
@@ -132,10 +134,14 @@ async def _wanted(api: PrefectApi, specs: Sequence[DeploymentSpec]) -> tuple[lis
     channels = list(dict.fromkeys(channel for _, channel in rules))
     found = await asyncio.gather(*(find_block(api, *channel.split("/")) for channel in channels))
     blocks = dict(zip(channels, found, strict=True))
+    allowed = Settings().outbound_allow
+    urls = {channel: block.url for channel, block in blocks.items() if block is not None and block.url}
+    led = await asyncio.gather(*(leads_inside(url, allowed) for url in urls.values()))
+    inside = {channel for channel, yes in zip(urls, led, strict=True) if yes}
     alerts, missing = [], []
     for (outcome, channel), named in rules.items():
         block = blocks[channel]
-        if block is not None and _can_tell(channel, block):
+        if block is not None and _can_tell(channel, block) and channel not in inside:
             alerts.append(Alert(outcome, channel, tuple(sorted(named)), block))
             continue
         where = f"rule {named[0][1]!r} (notifications.{outcome})" + (f" and {len(named) - 1} more" if named[1:] else "")
@@ -143,6 +149,12 @@ async def _wanted(api: PrefectApi, specs: Sequence[DeploymentSpec]) -> tuple[lis
         if block is None:
             message = f"{where}: there is no block {channel!r} in Prefect"
             hint = f"Create it in Prefect's UI under Blocks, or: prefect block create {kind}"
+        elif channel in inside:
+            message = f"{where}: the block {channel!r} calls this machine or a private network"
+            hint = (
+                "Allow that network by PROACTIVE_OUTBOUND_ALLOW. Where a block's allow_private_urls is off, Prefect "
+                "itself looks, at each call."
+            )
         else:
             message = f"{where}: the block {channel!r} cannot send a message"
             hint = 'Name a notification block ("slack-webhook/ops", "email/…", "custom-webhook/…") or a "webhook/…".'

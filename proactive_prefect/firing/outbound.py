@@ -67,6 +67,21 @@ def outbound(url: httpx.URL, allowed: Sequence[Network]) -> OutboundTransport:
     return OutboundTransport(allowed, proxy if "://" in proxy else f"http://{proxy}")
 
 
+async def leads_inside(url: str, allowed: Sequence[Network]) -> bool:
+    """Whether a call of `url` would reach this machine or a private network that is not one of `allowed`.
+
+    What is no http address, or has no address now, leads nowhere.
+    """
+    try:
+        parsed = httpx.URL(url)
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            return False
+        addresses = await _resolve(parsed.raw_host.decode("ascii"), parsed.port)
+    except (httpx.InvalidURL, OSError):
+        return False
+    return any(not is_public(address) and not within(address, allowed) for address in addresses)
+
+
 async def _resolve(host: str, port: int | None) -> list[Address]:
     if (address := read_address(host)) is not None:
         return [address]

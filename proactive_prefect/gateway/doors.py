@@ -16,7 +16,7 @@ from typing import Literal
 from ..errors import ActionError, PrefectError, SecretMissing
 from ..networks import Address, Network, read_network, within
 from ..prefect_api import PrefectApi, Refused
-from ..prefect_api.deployments import deployed_rules
+from ..prefect_api.deployments import DeployedRule, deployed_rules, deployments_mark
 from ..rules.models import WebhookRule
 from ..rules.schemes import Scheme
 from ..settings import Settings
@@ -29,6 +29,7 @@ log = logging.getLogger("proactive.gateway")
 
 REFRESH_SECONDS = 2.0
 SOONEST_SECONDS = 1.0  # between two refreshes, however many calls for unknown webhooks come
+READ_SECONDS = 30.0  # after which all are read again, whatever Prefect says
 STALE_SECONDS = 15.0
 AT_ONCE = 128 * 1024  # signatures of larger bodies are made beside the event loop
 SECRET_SECONDS = 10.0  # for which a secret from Prefect's store is not asked for again
@@ -71,6 +72,9 @@ class Doors:
         self._settings = settings
         self._doors: dict[str, Door] = {}
         self._stored: dict[tuple[str, Scheme], tuple[float, str]] = {}
+        self._known: list[DeployedRule] = []
+        self._mark: tuple[int, str] | None = None
+        self._read_at = 0.0
         self._fresh_at = 0.0
         self._asked = asyncio.Event()
 
@@ -142,7 +146,7 @@ class Doors:
     async def refresh(self) -> None:
         """Learn all webhooks from Prefect, and their secrets. Raises PrefectError."""
         doors: dict[str, Door] = {}
-        for found in await deployed_rules(self._api, kinds=["webhook"]):
+        for found in await self._deployed():
             if not isinstance(found.rule, WebhookRule):
                 continue
             secrets: tuple[Secret, ...] = ()
@@ -157,6 +161,14 @@ class Doors:
             self._tell(self._doors.get(rule_id), doors.get(rule_id))
         self._doors = doors
         self._fresh_at = time.monotonic()
+
+    async def _deployed(self) -> list[DeployedRule]:
+        """The webhooks in Prefect: all of them are read only where one has changed, or it was long ago."""
+        mark, now = await deployments_mark(self._api, ["webhook"]), time.monotonic()
+        if mark != self._mark or now - self._read_at > READ_SECONDS:
+            self._known = await deployed_rules(self._api, kinds=["webhook"])
+            self._mark, self._read_at = mark, now
+        return self._known
 
     async def _secrets(self, rule: WebhookRule) -> tuple[Secret, ...]:
         if rule.secret is None:

@@ -106,7 +106,7 @@ class PrefectApi:
                     self._answered = time.monotonic()
                     return response.json() if response.content else None
         except PrefectHTTPStatusError as error:
-            kind = Busy if _is_prefects_own(error.response) else Refused
+            kind = Busy if _is_locked(error.response) else Refused
             raise kind(error.response.status_code, _detail(error.response), f"{method} {path}") from None
         except httpx.HTTPError as error:
             raise PrefectUnreachable(
@@ -141,7 +141,7 @@ def gap(tries: int) -> float:
 
 def _pause(attempt: RetryCallState) -> float:
     error = attempt.outcome.exception() if attempt.outcome else None
-    if isinstance(error, PrefectHTTPStatusError) and _is_prefects_own(error.response):
+    if isinstance(error, PrefectHTTPStatusError) and _is_locked(error.response):
         return gap(attempt.attempt_number)
     return _AWAY(attempt)
 
@@ -157,6 +157,10 @@ def _is_prefects_own(response: httpx.Response) -> bool:
     return response.status_code in (429, 503) and response.headers.get("content-type", "").startswith(
         "application/json"
     )
+
+
+def _is_locked(response: httpx.Response) -> bool:
+    return response.status_code == 503 and _is_prefects_own(response)
 
 
 def _detail(response: httpx.Response) -> str:

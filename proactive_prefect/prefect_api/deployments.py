@@ -134,6 +134,14 @@ async def read_deployments(api: PrefectApi, kinds: Iterable[Kind] = KINDS) -> li
             return found
 
 
+async def deployments_mark(api: PrefectApi, kinds: Iterable[Kind] = KINDS) -> tuple[int, str]:
+    """Another one whenever a deployment of these kinds was made, changed, paused or deleted: cheap to ask for."""
+    flows = {"flows": {"name": {"any_": list(kinds)}}}
+    count = await api.post("/deployments/count", flows)
+    latest = await api.post("/deployments/filter", {**flows, "sort": "UPDATED_DESC", "limit": 1})
+    return int(count), latest[0]["updated"] if latest else ""
+
+
 async def deployed_rules(
     api: PrefectApi, *, kinds: Iterable[Kind] = KINDS, project: str | None = None
 ) -> list[DeployedRule]:

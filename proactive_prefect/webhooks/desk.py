@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from ..errors import InputError
+from ..ledger.columns import clean_json
 from ..ledger.db import Ledger
 from ..ledger.deliveries import Row, Status, insert_new, new_id, read_delivery
 from ..ledger.delivery_log import erase, find_delivery
@@ -69,7 +70,7 @@ async def detail(ledger: Ledger, name: str) -> DeliveryDetail:
     headers = {
         name: REDACTED if _SENSITIVE.search(name) else value for name, value in json.loads(delivery.headers).items()
     }
-    more = {"headers": headers, "payload": json.loads(delivery.payload)}
+    more = {"headers": headers, "payload": clean_json(json.loads(delivery.payload))}  # as far as it can be shown
     return DeliveryDetail.model_validate(_card(delivery, stands) | more)
 
 

@@ -177,7 +177,9 @@ class Dispatcher:
             try:
                 async with asyncio.timeout(_DISPATCH_SECONDS):
                     settled = await self._settle_in_a_gap(self._targets.get(rule_id), deliveries)
-            except (PrefectUnreachable, TimeoutError) as error:
+            except TimeoutError:
+                await self._too_much(ids, "no answer in time", in_time=False)
+            except PrefectUnreachable as error:
                 await self._too_much(ids, type(error).__name__)
             except Refused as refused:
                 if refused.status in BUSY:
@@ -296,9 +298,9 @@ class Dispatcher:
         old = [one for one in deliveries if self._targets.ready and now - one.received_at > _GONE_AFTER]
         return [Settled(one.id, "undeliverable", None, why) for one in old]
 
-    async def _too_much(self, ids: Sequence[str], why: str) -> None:
+    async def _too_much(self, ids: Sequence[str], why: str, *, in_time: bool = True) -> None:
         """Prefect is busy, or away: give all back, and come again with less."""
-        self.pace.refused()
+        self.pace.refused(in_time=in_time)
         self._inbox.brisk = False
         self._not_before = time.monotonic() + self.pace.wait()
         log.warning("prefect.busy (%s): deliveries=%d calls=%d", why, len(ids), int(self.pace.calls))

@@ -209,8 +209,9 @@ class Inbox:
                 log.info("delivery.repeated webhook=%s id=%s", first.rule_id, first.id)
             receipt = Receipt(call.row if first is None else row_of(first), first is not None)
             if first is None and call.row.get("holder"):
-                self.hold([receipt.delivery])
-                self.ready.append(receipt.delivery)
+                delivery = receipt.delivery
+                self.hold([delivery])
+                self.ready.append(delivery)
             elif first is None:
                 self.backlog = True
             if not call.done.done():  # its caller may be gone; the delivery is not

@@ -36,13 +36,18 @@ class Pace:
         self.calls = min(float(self._most_calls), self.calls + _MORE)
         self.pause = 0.0
         if seconds > _LONG:
-            self.size = max(float(LEAST_RUNS), self.size / 2)
+            self.size = min(self.size, max(float(LEAST_RUNS), self.size / 2))
         elif seconds < _SHORT and count >= int(self.size):
             self.size = min(float(MOST_RUNS), self.size * 1.5)
 
-    def refused(self) -> None:
-        """Prefect was too busy, or away: half as many calls, and not at once."""
+    def refused(self, *, in_time: bool = True) -> None:
+        """Prefect was too busy, or away: half as many calls, and not at once.
+
+        One that did not answer `in_time` was asked for too much: nothing of it is left, so the next one asks for less.
+        """
         self.calls = max(1.0, self.calls / 2)
+        if not in_time:
+            self.size = max(1.0, self.size / 2)
         self.pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, self.pause * 2))
 
     def locked(self) -> None:

@@ -70,6 +70,13 @@ def state(kind: str, name: str) -> dict[str, Any]:
     return {"type": kind, "name": name, "message": f"about {name}"}
 
 
+@pytest.fixture
+def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator lets alerts call this machine."""
+    monkeypatch.setenv("PROACTIVE_OUTBOUND_ALLOW", "127.0.0.1")
+
+
+@pytest.mark.usefixtures("allowed")
 @pytest.mark.slow
 async def test_failures_are_told_and_skips_are_not(workshop: Workshop, receiver: Receiver) -> None:
     """Failed, TimedOut and Crashed runs reach both kinds of channel; skipped, quiet and other rules' runs do not."""
@@ -125,6 +132,7 @@ async def test_failures_are_told_and_skips_are_not(workshop: Workshop, receiver:
     assert notified() <= later | {"loud: Failed"}
 
 
+@pytest.mark.usefixtures("allowed")
 async def test_alerts_follow_the_file(workshop: Workshop) -> None:
     """An automation is changed in place when rules join it, stays disabled when an operator disabled it, and goes."""
     name = f"c{uuid4().hex[:8]}"
@@ -156,3 +164,29 @@ async def test_a_channel_that_is_not_there_is_named_before_any_write(workshop: W
     with pytest.raises(InputError):
         await apply_plan(workshop.api, plan)
     assert workshop.writes == []
+
+
+async def test_a_channel_that_leads_inside_is_refused(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is written as, unless the operator allows it or Prefect itself looks; the address is not shown."""
+    urls = {
+        "metadata": "http://169.254.169.254/latest",
+        "loopback": "http://[::ffff:127.0.0.1]:9/x",
+        "name": "https://localhost/x",
+        "private": "http://10.1.2.3/x",
+    }
+    name = f"c{uuid4().hex[:8]}"
+    for key, url in urls.items():
+        await Webhook(url=url).save(f"{name}-{key}")
+    await Webhook(url=urls["private"], allow_private_urls=False).save(f"{name}-looked-at")
+    await CustomWebhookNotificationBlock(name=name, url=urls["private"]).save(f"{name}-custom")
+    channels = [*(f"webhook/{name}-{key}" for key in (*urls, "looked-at")), f"custom-webhook/{name}-custom"]
+    rule = heartbeat("disk", notifications={"on_failure": channels})
+    obstacles = (await workshop.plan(rule)).obstacles
+    assert len(obstacles) == 5
+    for channel in channels:
+        assert any(f"{channel!r} calls this machine or a private network" in one.message for one in obstacles) == (
+            "looked-at" not in channel
+        )
+    assert not any(url in one.message + one.hint for one in obstacles for url in urls.values())
+    monkeypatch.setenv("PROACTIVE_OUTBOUND_ALLOW", "10.0.0.0/8")
+    assert len((await workshop.plan(rule)).obstacles) == 3

@@ -105,9 +105,3 @@ class Line:
 def statuses(heard: bytes) -> list[int]:
     """The status of each answer in what was heard."""
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", heard)]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell how many inputs were tried."""
-    for what, count in sorted(TRIED.items()):
-        terminalreporter.write_line(f"tried {count:>9,} inputs: {what}")

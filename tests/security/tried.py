@@ -1,4 +1,4 @@
-"""How many inputs the tests of this folder have tried, by what they were for; told at the end of a test run."""
+"""How many inputs the tests have tried, by what they were for; `tests/conftest.py` tells it at the end of a run."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from proactive_prefect.prefect_api.client import gap
 from proactive_prefect.webhooks.pace import LEAST_RUNS, MOST_RUNS, Pace
 
 
@@ -18,6 +19,30 @@ def test_a_refusal_halves_the_calls_and_makes_them_wait_longer_each_time() -> No
     assert pauses[-1] == 15
     pace.took(1, 0.1)
     assert pace.wait() == 0
+
+
+def test_a_call_that_is_not_answered_in_time_asks_for_less_each_time() -> None:
+    """Down to a single run, since nothing is left of a call that was broken off; it grows again when calls go well."""
+    pace = Pace(1)
+    for _ in range(10):
+        pace.refused(in_time=False)
+    assert pace.size == 1
+    pace.took(1, 9)
+    assert pace.size == 1
+    for _ in range(20):
+        pace.took(int(pace.size), 0.3)
+    assert pace.size == MOST_RUNS
+
+
+def test_a_locked_database_is_asked_again_soon_by_one_call_at_a_time() -> None:
+    """No call waits longer for the next look than two seconds, however often it was locked."""
+    pace = Pace(8)
+    for _ in range(100):
+        pace.took(10, 0.1)
+    assert pace.calls == 8
+    pace.locked()
+    assert (int(pace.calls), pace.wait()) == (1, 0)
+    assert all(0.05 <= gap(tries) <= 2 for tries in (1, 2, 10, 1000))
 
 
 def test_calls_come_back_one_after_another() -> None:
