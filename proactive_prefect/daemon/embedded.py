@@ -1,4 +1,4 @@
-"""`python -m proactive_prefect.daemon.embedded …`: Prefect's own command, with the driver of its database mended."""
+"""`python -m proactive_prefect.daemon.embedded …`: Prefect's own command, its embedded database mended."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import runpy
 import sys
 
 from ..cursors import close_failed_cursors
+from .turns import let_creations_wait
 
 
 def main() -> None:
     """Run `prefect` with the arguments of this process."""
     close_failed_cursors()
+    if sys.argv[1:3] == ["server", "start"]:
+        let_creations_wait()
     sys.argv[0] = "prefect"
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 

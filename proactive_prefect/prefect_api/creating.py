@@ -18,7 +18,6 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import to_state_create
 
-from ..errors import PrefectError
 from ..tracing import trace_labels
 from .client import Busy, PrefectApi, Refused, gap
 
@@ -166,7 +165,7 @@ class Together:
                 found = await self._in_one_call([one.run for one in some])
             except Refused:
                 pass  # one of them may be the reason: each is told its own
-            except PrefectError as error:
+            except Exception as error:  # whatever it is, nobody is left waiting
                 for one in some:
                     _tell(one, error)
                 return

@@ -187,9 +187,9 @@ def fresh(name: str) -> str:
     return f"{name}-{uuid4().hex}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def gateway(prefect_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway that knows `HOOKS`."""
+    """A gateway that knows `HOOKS`, for all tests of this folder: to make one takes longer than most of them."""
 
     async def arrange() -> None:
         await keep_secret("test-hook-secret", BLOCK_SECRET)
