@@ -107,7 +107,7 @@ def shape_payload(body: Any, headers: dict[str, str], template: str | None) -> s
             value = _json(made)
         except HTTPException:
             value = made
-    payload = json.dumps(value, separators=(",", ":"))
+    payload = _ENCODER.encode(value)
     if len(payload) > MAX_PAYLOAD:
         raise HTTPException(413, f"the payload is larger than the {MAX_PAYLOAD} bytes that the inbox takes")
     return payload
@@ -134,7 +134,7 @@ def _json(text: str) -> Any:
     if _values(text) > MAX_VALUES and _values(_STRING.sub("", text)) > MAX_VALUES:
         raise HTTPException(400, f"the body has more than {MAX_VALUES} values")
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twins)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         said = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise HTTPException(400, f"the body is not JSON: {said}") from None
@@ -174,6 +174,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError(f"a number is too large: {text[:40]}")
     return number
+
+
+# Made once: to make one takes longer than to read a small body.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twins)
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def _form(text: str) -> dict[str, str | list[str]]:

@@ -44,6 +44,8 @@ class CleanText(TypeDecorator[str]):
 
 def clean(value: str) -> str:
     """The text with every character that a database cannot store replaced by U+FFFD."""
+    if value.isascii() and "\x00" not in value:
+        return value
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x00", "\ufffd")
 
 
