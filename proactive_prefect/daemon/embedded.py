@@ -13,7 +13,10 @@ def main() -> None:
     """Run `prefect` with the arguments of this process."""
     close_failed_cursors()
     if sys.argv[1:3] == ["server", "start"]:
-        let_creations_wait()
+        try:
+            let_creations_wait()
+        except (ImportError, AttributeError) as error:  # another Prefect than those that this was written for
+            sys.stderr.write(f"runs are created without waiting for their turn to write: {error}\n")
     sys.argv[0] = "prefect"
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
