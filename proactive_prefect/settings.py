@@ -144,7 +144,9 @@ class Settings(BaseSettings):
         default=10.0, ge=0, le=3600, description="Seconds that a worker which is stopped lets its runs finish."
     )
     worker_owner_limit: int | None = Field(
-        default=None, ge=1, description="Runs at once, on one worker, of rules that have the same owner."
+        default=None,
+        ge=1,
+        description="Runs at once of rules that have the same owner, on all workers of a pool that have this setting.",
     )
     worker_preload: str = Field(
         default="",

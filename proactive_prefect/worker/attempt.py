@@ -14,13 +14,15 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelling, Crashed
 
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
+from .owners import Owner
 from .seam import ControlChannel, ControlSignalStatus
 from .spares import Spare, Spares
-from .states import States, name_of_end
+from .states import States, is_passing, name_of_end
 from .voice import repeat
 from .wire import Message
 
 _MIB = 1024 * 1024
+AGAIN = 3.0  # seconds until a run is tried again that could not be started for a reason that passes
 _HOOK_PATIENCE = 60.0  # seconds for the hooks of a run whose own process was killed
 
 
@@ -36,13 +38,17 @@ class Attempt:
         spares: Spares,
     ) -> None:
         self.flow_run = flow_run
+        due = flow_run.next_scheduled_start_time
+        self.start_at = due.timestamp() if due else 0.0  # epoch seconds
         self.spare: Spare | None = None
+        self.claimed, self.lost = False, False  # by this worker; to another
         self.cancel_asked = False
         self.begun = asyncio.Event()  # its flow is Running, or never will be
         self._states = states
         self._control = control
         self._spares = spares
         self._concluded = False
+        self._asked = ""  # the kind of state that its process has proposed and not yet been given
         self._trouble = ""
         self._hooks: list[str] = []  # what its flow wants to be told of: "crashed", "cancelling"
         self._grace = 0.0
@@ -54,8 +60,7 @@ class Attempt:
         configuration: ProactiveJobConfiguration,
         known: dict[str, Any],
         *,
-        start_at: float,
-        owner: str,
+        owner: Owner,
     ) -> ProactiveWorkerResult:
         """Hand the run to `spare`, follow it to its end, and tell Prefect what its process could not.
 
@@ -76,8 +81,9 @@ class Attempt:
                 "env": env,
                 "working_dir": str(configuration.working_dir or scratch),
                 "memory_limit": configuration.memory_limit and configuration.memory_limit * _MIB,
-                "start_at": start_at,
-                "owner": owner,
+                "start_at": self.start_at,
+                "claim": owner.claim(),
+                "owner": owner.signature(spare.pid),
             }
             spare.channel.send(order)
             if self.cancel_asked or self._end is not None:
@@ -102,6 +108,9 @@ class Attempt:
                 repeat(message)
                 if "running" in message or "concluded" in message:
                     self.begun.set()
+                self._asked = "" if "running" in message else message.get("asks", self._asked)
+                if "later" in message:
+                    self._states.tell_later(self.flow_run.id, message["later"])
                 self._concluded = self._concluded or "concluded" in message
                 self._trouble = message.get("trouble", self._trouble)
                 self._hooks = message.get("hooks", self._hooks)
@@ -109,6 +118,8 @@ class Attempt:
     async def _tell_end(self, pid: int, status: int, order: Message) -> None:
         """The state that the process left untold. A process that concluded has told it itself."""
         run = self.flow_run.id
+        if self._asked:
+            await self._states.arrived(run, self._asked)
         if self._end is not None and self._end[0] == "timed_out":
             await self._states.timed_out(run, self._end[1])
         elif self.cancel_asked:
@@ -138,6 +149,18 @@ class Attempt:
                 repeat(await spare.channel.receive())
         await spare.ended()
         patience.cancel()
+
+    async def put_off(self, error: Exception) -> bool:
+        """The run was not started: it goes back for a while, or is Crashed if that would only happen again.
+
+        Gives whether it was not even claimed, so that it is to be looked for again.
+        """
+        run, why = self.flow_run.id, f"The worker could not start it: {type(error).__name__}: {error}"
+        if is_passing(error):
+            return not await self._states.put_off(run, AGAIN, why)
+        if self.claimed:
+            await self._states.crashed(run, why)
+        return False
 
     def _time_is_up(self, limit: float) -> None:
         self.kill("timed_out", f"The run took longer than its time limit of {limit:g} seconds and was killed.")

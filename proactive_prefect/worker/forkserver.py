@@ -32,6 +32,7 @@ _FILES_A_MESSAGE = 100
 _WARM = (
     "anyio._backends._asyncio",
     "asyncio.runners",
+    "encodings.idna",
     "h11",
     "httpcore",
     "httpx",
@@ -191,11 +192,15 @@ def main() -> None:
         raise SystemExit(f"the forkserver cannot import what it needs: {broken}")
     failed = _preload(json.loads(sys.argv[2]))
     from . import seam
-    from .child import rehearse, run_one
+    from .child import Clients, rehearse, run_one
 
     seam.share_tls()
     seam.complete_models()
+    seam.quieten_engine()
+    seam.print_plainly()
+    seam.leave_schemas()
     rehearse()
+    clients = Clients()
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages that all runs share
     server = Forkserver(control, _user_files())
@@ -204,7 +209,7 @@ def main() -> None:
     except BrokenPipeError:
         return  # the worker is gone
     if child_end is not None:
-        run_one(child_end)
+        run_one(child_end, clients)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Literal
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorkerResult
 from pydantic import Field
 
+from .seam import base_environment
+
 Isolation = Literal["fork", "spawn"]
 
 _WORKING_DIR = "The folder that the run starts in. Empty: a new temporary folder, removed afterwards."
@@ -38,6 +40,10 @@ class ProactiveJobConfiguration(BaseJobConfiguration):
     memory_limit: int | None = Field(default=None, description=_MEMORY)
     time_limit: float | None = Field(default=None, description=_TIME)
     cancel_grace: float = Field(default=1.5, description=_CANCEL)
+
+    @staticmethod
+    def _base_environment() -> dict[str, str]:
+        return dict(base_environment())
 
 
 class ProactiveWorkerResult(BaseWorkerResult):

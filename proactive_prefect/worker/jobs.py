@@ -21,6 +21,7 @@ from .wake import Together
 if TYPE_CHECKING:
     from .worker import ProactiveWorker
 
+_DEPLOYMENT_AGE = 1.0  # seconds for which a deployment is taken for known, by runs made before it was read
 _STORAGE_AGE = 60.0  # seconds for which the server's default place for results is taken for known
 
 
@@ -29,10 +30,25 @@ class Jobs:
 
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
-        self.deployment = Together(self._read_deployment)
+        self._read = Together(self._read_deployment)
+        self._deployments: dict[UUID, tuple[float, DeploymentResponse]] = {}
         self._flows: dict[UUID, Flow] = {}
         self._storage: dict[str, Any] = {}
         self._storage_at = -_STORAGE_AGE
+
+    async def deployment(self, flow_run: FlowRun) -> DeploymentResponse | None:
+        """The run's deployment as it is, or was at a moment since the run was made, a second ago at most."""
+        deployment_id, made = flow_run.deployment_id, flow_run.created
+        if deployment_id is None:
+            return None
+        asked, known = time.time(), self._deployments.get(deployment_id)
+        if known is not None and made is not None and known[0] > max(made.timestamp(), asked - _DEPLOYMENT_AGE):
+            return known[1]
+        deployment: DeploymentResponse | None = await self._read(deployment_id)
+        self._deployments = {key: each for key, each in self._deployments.items() if each[0] > asked - _DEPLOYMENT_AGE}
+        if deployment is not None:
+            self._deployments[deployment_id] = (asked, deployment)
+        return deployment
 
     async def configure(
         self, worker: ProactiveWorker, flow_run: FlowRun, deployment: DeploymentResponse
@@ -77,9 +93,7 @@ class Jobs:
             self._flows[flow_id] = await self._client.read_flow(flow_id)
         return self._flows[flow_id]
 
-    async def _read_deployment(self, deployment_id: UUID | None) -> DeploymentResponse | None:
-        if deployment_id is None:
-            return None
+    async def _read_deployment(self, deployment_id: UUID) -> DeploymentResponse | None:
         try:
             return await self._client.read_deployment(deployment_id)
         except ObjectNotFound:

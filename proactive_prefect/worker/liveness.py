@@ -53,6 +53,18 @@ class Liveness:
         """Whether other workers hold runs, or may: nothing was heard yet."""
         return self._survey or self._orphans.others
 
+    def notice(self, event: Event, attempt: Attempt | None) -> None:
+        """If the event tells of another worker's claim, we are not alone, and an attempt at that run is too late."""
+        if self._orphans.is_claim_of_another(event):
+            self._orphans.meet()
+            if attempt is not None:
+                attempt.lost = True
+
+    @property
+    def company(self) -> bool:
+        """Whether other workers may claim the same runs."""
+        return self._survey or self._orphans.company
+
     def resurvey(self) -> None:
         """Events may have been missed: ask once which runs others hold."""
         self._survey = True
@@ -67,7 +79,7 @@ class Liveness:
                     if self._survey:
                         await self._orphans.survey()
                         self._survey = False
-                    await self._orphans.settle_silent()
+                    await self._orphans.settle_silent(attempts)
             except Exception as error:
                 self._logger.warning("Could not settle the runs of a dead worker: %s", error or type(error).__name__)
             if time.monotonic() - signed_at > _SIGN_EVERY:

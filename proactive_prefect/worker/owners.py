@@ -1,6 +1,7 @@
 """Whose a run is, and what becomes of the runs of a worker that died.
 
-A claimed run carries its owner's signature: first in the message of its Pending state, then in `infrastructure_pid`.
+A claimed run carries its owner's signature: in the message of its Pending and of its Running state, and a little later
+in `infrastructure_pid` too, which outlives those.
 A worker on the same machine is known to be dead when the lock on its file in `PROACTIVE_HOME/workers` is free: the
 kernel frees it with the process, however that ends. A worker elsewhere is taken for dead when neither its runs nor it
 have given a sign of life for most of a minute.
@@ -8,13 +9,14 @@ have given a sign of life for most of a minute.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,12 +30,14 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, StateType, Worker
+from prefect.events import Event
 from prefect.exceptions import ObjectNotFound
 
-from .states import HELD, States
+from .states import HELD, ON_THE_WAY, States
 
 SILENCE = 50.0  # seconds without a sign after which a run's worker on another machine is looked into
+_COMPANY = 600.0  # seconds for which a pool that another worker was noticed at counts as shared
 _PAGE = 200
 _IN_PID = re.compile(r"^(?P<worker>.*)@(?P<host>[^@#]*)#(?P<mark>[0-9a-f]{12}):\d+$")
 _IN_MESSAGE = re.compile(r"'(?P<worker>.*)' on (?P<host>\S*) \[(?P<mark>[0-9a-f]{12})\]$")
@@ -129,12 +133,29 @@ class Orphans:
         self._lock = lock
         self._me = me
         self._pool = pool
+        self._met_at = float("-inf")  # when another worker of the pool was last noticed
         self._heard: dict[UUID, float] = {}  # runs of other workers, and when they last gave a sign
 
     @property
     def others(self) -> bool:
         """Whether other workers hold runs."""
         return bool(self._heard)
+
+    @property
+    def company(self) -> bool:
+        """Whether other workers serve the pool, as far as is known."""
+        return time.monotonic() - self._met_at < _COMPANY
+
+    def is_claim_of_another(self, event: Event) -> bool:
+        """Whether the event tells that another worker claimed a run."""
+        found = _IN_MESSAGE.search(event.resource.get("prefect.state-message") or "")
+        if event.resource.get("prefect.state-type") != StateType.PENDING:
+            return False
+        return found is not None and found["mark"] != self._me.mark
+
+    def meet(self) -> None:
+        """Another worker was noticed."""
+        self._met_at = time.monotonic()
 
     def sign(self, run_id: UUID) -> None:
         """A run of another worker gave a sign of life."""
@@ -144,7 +165,8 @@ class Orphans:
         """A run of another worker has ended, or is nobody's."""
         self._heard.pop(run_id, None)
 
-    async def _held(self) -> list[FlowRun]:
+    async def held(self) -> list[FlowRun]:
+        """All runs of the pool that some worker has."""
         found: list[FlowRun] = []
         while True:
             page = await self._client.read_flow_runs(
@@ -157,9 +179,21 @@ class Orphans:
             if len(page) < _PAGE:
                 return found
 
+    async def _owner(self, run: FlowRun) -> Owner | None:
+        """Whose the run is. One that was cancelled right after it began has it in its former states only."""
+        if (owner := owner_of(run)) is not None or run.state_type != StateType.CANCELLING:
+            return owner
+        for state in reversed(await self._client.read_flow_run_states(run.id)):
+            if found := _IN_MESSAGE.search(state.message or ""):
+                return Owner(**found.groupdict())
+        return None
+
     async def survey(self) -> None:
-        """Learn which runs other workers hold now: at the start, and when events may have been missed."""
-        known = {run.id for run in await self._held() if (owner := owner_of(run)) and owner.mark != self._me.mark}
+        """Learn of other workers, and which runs they hold now: at the start, and when events may have been missed."""
+        if any(each.name != self._me.worker for each in await self._online()):
+            self.meet()
+        owners = {run.id: await self._owner(run) for run in await self.held()}
+        known = {run_id for run_id, owner in owners.items() if owner and owner.mark != self._me.mark}
         for run_id in self._heard.keys() - known:
             self.forget(run_id)
         for run_id in known:
@@ -170,8 +204,9 @@ class Orphans:
         with self._lock.dead(self._pool) as marks:
             if not marks:
                 return
-            for run in await self._held():
-                owner = owner_of(run)
+            await asyncio.sleep(ON_THE_WAY)
+            for run in await self.held():
+                owner = await self._owner(run)
                 if owner is None or owner.mark not in marks:
                     continue
                 if run.state_type == StateType.PENDING:
@@ -179,8 +214,11 @@ class Orphans:
                 else:
                     await self._settle(run, f"Worker '{owner.worker}' died, and the run's process with it.")
 
-    async def settle_silent(self) -> None:
-        """Settle what workers of other machines held that are gone without a sign."""
+    async def settle_silent(self, at_work: Container[UUID]) -> None:
+        """Settle what workers of other machines held that are gone without a sign.
+
+        And what this one held and has no more: a request of a process that was killed came after its run was settled.
+        """
         now = time.monotonic()
         for run_id in [each for each, at in self._heard.items() if now - at > SILENCE]:
             try:
@@ -188,8 +226,11 @@ class Orphans:
             except ObjectNotFound:
                 self.forget(run_id)
                 continue
-            owner = owner_of(run)
-            if owner is None or run.state_type not in HELD or owner.mark == self._me.mark:
+            owner = await self._owner(run)
+            if owner is None or run.state_type not in HELD or run_id in at_work:
+                self.forget(run_id)
+            elif owner.mark == self._me.mark:
+                await self._settle(run, "The run's process was killed while it told Prefect of its state.")
                 self.forget(run_id)
             elif self._lock.knows(owner.mark) or await self._is_online(owner):
                 self.sign(run_id)
@@ -203,10 +244,16 @@ class Orphans:
         """Whether the worker itself was heard of lately; one of our own name but another mark was before us."""
         if owner.worker == self._me.worker:
             return False
-        for worker in await self._client.read_workers_for_work_pool(self._pool):
-            if worker.name == owner.worker and worker.last_heartbeat_time is not None:
-                return (datetime.now(UTC) - worker.last_heartbeat_time).total_seconds() < SILENCE
-        return False
+        return any(worker.name == owner.worker for worker in await self._online())
+
+    async def _online(self) -> list[Worker]:
+        """The workers of the pool that were heard of lately."""
+
+        def is_online(worker: Worker) -> bool:
+            last = worker.last_heartbeat_time
+            return last is not None and (datetime.now(UTC) - last).total_seconds() < SILENCE
+
+        return [each for each in await self._client.read_workers_for_work_pool(self._pool) if is_online(each)]
 
     async def _settle(self, run: FlowRun, why: str) -> None:
         if run.state_type == StateType.CANCELLING:

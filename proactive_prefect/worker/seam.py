@@ -5,27 +5,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import logging
+import signal
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
+from functools import cache
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import certifi
 import prefect.client.orchestration as orchestration
 import prefect.deployments.steps.core as steps
 import prefect.events.related as related
 import prefect.flow_engine as flow_engine
+import prefect.flows as flows
 from prefect._flow_run_suspension import FlowRunSuspensionRequest, mark_flow_run_suspension_requested
+from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.responses import DeploymentResponse, OrchestrationResult
 from prefect.events import Event
 from prefect.events.clients import get_events_client
 from prefect.events.worker import EventsWorker, ProcessPoolForwardingEventsClient
-from prefect.logging.handlers import APILogWorker, set_api_log_sink
+from prefect.logging.handlers import APILogWorker, PrefectConsoleHandler, set_api_log_sink
 from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
 from prefect.runner._hook_runner import HookRunner
 from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_WORKER_QUERY_SECONDS
@@ -42,9 +48,13 @@ __all__ = [
     "end_services",
     "give_events",
     "give_logs",
+    "heed_interrupt",
     "know_related",
+    "leave_schemas",
     "mark_suspended",
+    "print_plainly",
     "quieten_engine",
+    "renew",
     "send_event",
     "send_log",
     "serve_health",
@@ -94,18 +104,64 @@ def share_tls() -> None:
     shared.create_default_context(cafile=PREFECT_API_SSL_CERT_FILE.value() or certifi.where())
 
 
+def leave_schemas() -> None:
+    """Have a flow make its parameters' schema when that is asked for, as only deploying does: half its loading."""
+    module: Any = flows
+    make, schema = module.parameter_schema, module.ParameterSchema
+
+    def given(flow: Any, function: Any) -> None:
+        flow.__dict__["parameters"] = function
+
+    def asked(flow: Any) -> Any:
+        value = flow.__dict__["parameters"]
+        if not isinstance(value, schema):
+            value = flow.__dict__["parameters"] = make(value)
+        return value
+
+    module.parameter_schema = lambda function: function
+    module.Flow.parameters = property(asked, given)
+
+
+def renew(client: PrefectClient | SyncPrefectClient) -> None:
+    """Make a client that was made before the fork this process's own: its token against forgery is bound to an id."""
+    inner: Any = client._client
+    inner.csrf_client_id = uuid4()
+
+
+def print_plainly() -> None:
+    """Have Prefect's console handler write lines as they are where nobody sees colours: by far the cheaper."""
+    kind: Any = PrefectConsoleHandler
+    emit = kind.emit
+
+    def emit_plainly(handler: PrefectConsoleHandler, record: logging.LogRecord) -> None:
+        if handler.console.is_terminal or handler.console._markup:
+            emit(handler, record)
+        else:
+            logging.StreamHandler.emit(handler, record)
+
+    kind.emit = emit_plainly
+
+
 def mark_suspended(flow_run_id: UUID, state: State[Any]) -> None:
     """Tell the engine of this process that its run was suspended from outside: it stops at its next boundary."""
     mark_flow_run_suspension_requested(flow_run_id, state)
 
 
-def base_environment() -> dict[str, str]:
-    """The environment that Prefect gives to each run: its settings, as variables."""
-    return BaseJobConfiguration._base_environment()
+@cache
+def base_environment() -> Mapping[str, str]:
+    """The environment that Prefect gives to each run: its settings, as variables. Told once, since it takes 50 ms."""
+    return MappingProxyType(BaseJobConfiguration._base_environment())
+
+
+_KEPT: list[Any] = []
 
 
 def complete_models() -> None:
-    """Have pydantic finish Prefect's models, which it leaves to their first use: in each run, a third of a second."""
+    """Have pydantic finish Prefect's models, which it leaves to their first use: in each run, a third of a second.
+
+    And keep the one that the engine makes for each state it proposes, which pydantic forgets with its last use.
+    """
+    _KEPT.append(OrchestrationResult[Any])
 
     def below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
         for each in model.__subclasses__():
@@ -171,6 +227,17 @@ def end_services() -> None:
     ending: Any = threading
     ending._shutdown()
     atexit._run_exitfuncs()
+
+
+# A shell has what it starts in the background ignore SIGINT.
+_IGNORES_INTERRUPT = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def heed_interrupt() -> None:
+    """Let SIGTERM end a worker that was started in the background: Prefect's CLI does it by SIGINT, ignored there."""
+    task = asyncio.current_task()
+    if _IGNORES_INTERRUPT and task is not None and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from logging import Logger, LoggerAdapter
@@ -19,6 +20,7 @@ from typing import Any
 from . import wire
 from .job import ProactiveJobConfiguration
 
+_LOOK_AGAIN = 0.1  # seconds for which files are taken to be what they were
 _READ_AT_START = ("PREFECT_", "PYTHON", "LD_")
 
 
@@ -41,7 +43,7 @@ class Spare:
         return not self._status.done()
 
     async def forked(self) -> int:
-        """Wait for the process id."""
+        """Wait for the process id. Raises ChildProcessError if the forkserver ends before it forks."""
         return await asyncio.shield(self._pid)
 
     async def ended(self) -> int:
@@ -65,11 +67,12 @@ class Spare:
     def _note_ended(self, status: int) -> None:
         if not self._status.done():
             self._status.set_result(status)
-        if not self._pid.done():
-            self._pid.cancel()
-        if self._pid.done() and not self._pid.cancelled():
+        if self._pid.done():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)  # what it started and left behind
+        else:
+            self._pid.set_exception(ChildProcessError("the process ended before it was forked"))
+            self._pid.exception()  # it may be that nobody waits for it
         self.channel.close()
 
 
@@ -87,6 +90,8 @@ class Generation:
         self.failed: dict[str, str] = {}
         self.retired = False
         self._files: dict[str, float] = {}
+        self._changed: list[str] = []
+        self._looked_at = 0.0
 
     async def start(self) -> None:
         """Start the forkserver and wait until it has imported everything. Raises RuntimeError if it does not start."""
@@ -149,7 +154,10 @@ class Generation:
             self._ready.set_exception(RuntimeError("the forkserver ended while it was starting"))
 
     def changed(self) -> list[str]:
-        """The files that the forkserver has imported and that are not what they were."""
+        """The files that the forkserver has imported and that are not what they were, as of a moment ago."""
+        if self._changed or time.monotonic() - self._looked_at < _LOOK_AGAIN:
+            return self._changed
+        self._looked_at = time.monotonic()
 
         def is_changed(name: str, before: float) -> bool:
             try:
@@ -157,7 +165,8 @@ class Generation:
             except OSError:
                 return True
 
-        return [name for name, before in self._files.items() if is_changed(name, before)]
+        self._changed = [name for name, before in self._files.items() if is_changed(name, before)]
+        return self._changed
 
     async def fork(self) -> Spare:
         """Fork one spare and wait until it is ready for a run. Raises ChildProcessError if it ends before that."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from logging import Logger, LoggerAdapter
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import PrefectClient
@@ -17,12 +21,18 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Failed, Pending, Scheduled
 from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
 
+from ..errors import PrefectError
+
+_REST = 0.5  # seconds between two looks whether there is time for what can wait
+ON_THE_WAY = 1.0  # seconds that a request of a process that was killed may still be on its way
 # A run in one of these belongs to a process that is expected to be alive.
 HELD = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
-def _is_passing(error: BaseException) -> bool:
-    """Whether the same request may succeed later: no answer, or an answer that the server is not able to."""
+def is_passing(error: BaseException) -> bool:
+    """Whether the same may succeed later: no answer, an answer that the server is not able to, no process to be had."""
+    if isinstance(error, PrefectError | ChildProcessError):
+        return True
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code >= 500 or error.response.status_code in (408, 429)
     return isinstance(error, httpx.TransportError)
@@ -59,16 +69,48 @@ class States:
         self._client = client
         self._signed = signed
         self._logger = logger
+        self._rest: dict[UUID, dict[str, Any]] = {}
 
     async def current(self, run_id: UUID) -> State[Any] | None:
         """The state that a run is in now."""
         return (await self._client.read_flow_run(run_id)).state
 
-    async def claim(self, flow_run: FlowRun) -> Claim:
-        """Propose Pending: the one atomic step that decides which worker runs it. A lost claim is no error."""
+    async def claim(self, flow_run: FlowRun, *, contested: bool = False) -> Claim:
+        """Propose Pending: the one atomic step that decides which worker runs it. A lost claim is no error.
+
+        `contested`: other workers may claim it too. Prefect takes a claim of a run that has ended meanwhile for the
+        wish to run it again; so a claim in whose time another worker ran the run from beginning to end is undone.
+        """
+        if contested and not await self._is_free(flow_run.id):
+            return Claim(won=False)
+        claim = await self._propose(flow_run)
+        if claim.won and contested and await self._has_run(flow_run):
+            return Claim(won=False)
+        return claim
+
+    async def _is_free(self, flow_run_id: UUID) -> bool:
+        try:
+            state = await self.current(flow_run_id)
+        except ObjectNotFound:
+            return False
+        return state is not None and state.is_scheduled()
+
+    async def _has_run(self, flow_run: FlowRun) -> bool:
+        """Whether the run, claimed just now, had been run since it was read; then it is again what it was."""
+        if (await self._client.read_flow_run(flow_run.id)).run_count == flow_run.run_count:
+            return False
+        ends = [state for state in await self._client.read_flow_run_states(flow_run.id) if state.is_final()]
+        if ends:
+            self._logger.info("Run %s was run by another worker meanwhile", flow_run.id)
+            end = ends[-1].model_copy(update={"id": uuid4()})
+            await self._client.set_flow_run_state(flow_run.id, end, force=True)
+        return bool(ends)
+
+    async def _propose(self, flow_run: FlowRun) -> Claim:
         pending: State[Any] = Pending(message=self._signed)
-        # Else one that was put off, and goes now since a slot is free, would wait for its next try all the same.
-        pending.state_details.scheduled_time = flow_run.next_scheduled_start_time
+        # When to begin, the run's process knows. By the server's clock it might wait for another second; and a run that
+        # was put off, and goes now since a slot is free, would wait for its next try all the same.
+        pending.state_details.scheduled_time = flow_run.created
         answer = await self._client.set_flow_run_state(flow_run.id, pending)
         match answer.status:
             case SetStateStatus.ACCEPT:
@@ -86,6 +128,23 @@ class States:
                 return Claim(won=await self.is_ours(flow_run.id))
         return Claim(won=False)
 
+    def tell_later(self, flow_run_id: UUID, changes: dict[str, Any]) -> None:
+        """Tell these facts about a run, on which nothing depends, when there is time."""
+        self._rest[flow_run_id] = changes
+
+    async def tell_rest(self, busy: Callable[[], bool]) -> None:
+        """Tell what was left for later, until there is no more, or something else is to be done."""
+        while self._rest and not busy():
+            run_id, changes = self._rest.popitem()
+            with contextlib.suppress(httpx.HTTPError, ObjectNotFound):
+                await self._client.update_flow_run(run_id, **changes)
+
+    async def keep_telling(self, busy: Callable[[], bool]) -> None:
+        """Tell what was left for later whenever there is time, until cancelled."""
+        while True:
+            await asyncio.sleep(_REST)
+            await self.tell_rest(busy)
+
     async def is_ours(self, flow_run_id: UUID) -> bool:
         """Whether the run is Pending by this very process."""
         try:
@@ -94,18 +153,25 @@ class States:
             return False
         return state is not None and state.type == StateType.PENDING and state.message == self._signed
 
-    async def settle(self, flow_run_id: UUID, state: State[Any], *, only_from: tuple[StateType, ...] = HELD) -> bool:
+    async def settle(
+        self,
+        flow_run_id: UUID,
+        state: State[Any],
+        *,
+        only_from: tuple[StateType, ...] = HELD,
+        signed: str | None = None,
+    ) -> bool:
         """Bring a run that nobody works on any more to `state`, unless it has left `only_from`; keeps trying.
 
-        Gives whether this call brought it there.
+        `signed`: only while that is what its state says. Gives whether this call brought it there.
         """
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_is_passing), wait=wait_random_exponential(multiplier=0.5, max=30), reraise=True
+            retry=retry_if_exception(is_passing), wait=wait_random_exponential(multiplier=0.5, max=30), reraise=True
         ):
             with attempt:
                 try:
                     now = (await self._client.read_flow_run(flow_run_id)).state
-                    if now is None or now.type not in only_from:
+                    if now is None or now.type not in only_from or signed not in (None, now.message):
                         return False
                     answer = await self._client.set_flow_run_state(flow_run_id, state)
                 except ObjectNotFound:
@@ -131,3 +197,26 @@ class States:
         """A claimed run whose flow never began goes back to be claimed anew, at the instant it was for."""
         at = flow_run.next_scheduled_start_time or flow_run.expected_start_time
         await self.settle(flow_run.id, Scheduled(scheduled_time=at, message=why), only_from=(StateType.PENDING,))
+
+    async def put_off(self, flow_run_id: UUID, seconds: float, why: str) -> bool:
+        """A run that this worker has claimed, or may have since no answer came, is to be claimed anew after `seconds`.
+
+        Gives whether it was claimed.
+        """
+        later: State[Any] = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=seconds), message=why)
+        return await self.settle(flow_run_id, later, only_from=(StateType.PENDING,), signed=self._signed)
+
+    async def arrived(self, flow_run_id: UUID, kind: str) -> None:
+        """Return when the run is in a state of `kind`, or has ended, or when that request must be lost.
+
+        For a run whose process died before it had the answer: what is told now, the request would undo.
+        """
+        deadline = time.monotonic() + ON_THE_WAY
+        while time.monotonic() < deadline:
+            try:
+                state = await self.current(flow_run_id)
+            except (httpx.HTTPError, ObjectNotFound):
+                return
+            if state is None or state.type == kind or state.is_final():
+                return
+            await asyncio.sleep(0.1)

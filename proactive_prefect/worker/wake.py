@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable
 from logging import Logger, LoggerAdapter
@@ -23,6 +24,9 @@ from ..firing.outcome import SKIPPED
 
 # Deployments, queues and the pool itself matter because a change to them can make runs due without a word.
 _PREFIXES = ["prefect.flow-run.", "prefect.deployment.", "prefect.work-pool.", "prefect.work-queue."]
+LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
+_LEAD_EACH = 0.15  # seconds more for each run that is due with it
+_LONGEST_LEAD = 6.0
 SLOW_LOOK = 120.0  # seconds between two far looks while events arrive
 # Seconds after a change of a deployment at which Prefect's scheduler may have made its runs, which no event tells.
 _AFTER_CHANGE = (8.0, 65.0)
@@ -114,10 +118,16 @@ class Alarm:
         """Set these instants, and forget others up to `before`: what was due by then has been looked for."""
         self._instants = {key: instant for key, instant in self._instants.items() if instant > before} | instants
 
-    async def wait(self, *, lead: float, until: float) -> None:
-        """Return when rung, `lead` seconds before the earliest instant, or at `until`, whichever comes first."""
+    def lead(self) -> float:
+        """Seconds ahead of the earliest instant at which to begin: the longer, the more is due with it."""
+        earliest = min(self._instants.values(), default=0.0)
+        together = sum(each <= earliest + LEAD for each in self._instants.values())
+        return min(LEAD + _LEAD_EACH * together, _LONGEST_LEAD)
+
+    async def wait(self, *, until: float) -> None:
+        """Return when rung, the lead before the earliest instant, or at `until`, whichever comes first."""
         while not self._rung.is_set():
-            instant = min([*(each - lead for each in self._instants.values()), until])
+            instant = min(min(self._instants.values(), default=math.inf) - self.lead(), until)
             left = instant - time.time()
             if left <= 0:
                 break

@@ -23,24 +23,24 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import get_worker_logger
 from prefect.workers.base import BaseWorker
 
-from ..errors import PrefectError
+from ..errors import InputError
 from ..firing.pregate import is_settled
 from ..prefect_api import PrefectApi
 from ..settings import Settings
-from .attempt import Attempt
+from .attempt import AGAIN, Attempt
 from .job import ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult
 from .jobs import Jobs, environment
 from .liveness import Liveness
 from .owners import Lock, Orphans, Owner
-from .seam import ControlChannel, serve_health
+from .seam import ControlChannel, heed_interrupt, serve_health
+from .shares import Shares
 from .slots import Slots
 from .spares import Spare, Spares
-from .states import States
+from .states import States, is_passing
 from .turns import Turns
 from .wake import SLOW_LOOK, Alarm, Ears, FarLooks, asks_to_stop, freed_by
 
 _AHEAD = 300.0  # seconds for which instants are fetched ahead
-_LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
 _BLIND_LOOK = 10.0  # seconds between two looks while they do not: as often as any Prefect worker
 _AT_ONCE = 6  # runs between claim and Running at one time: the embedded database answers no faster to more
 _LONG_START = 5.0  # seconds after which a run that is not Running yet (it fetches its code) holds up no other
@@ -68,8 +68,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         self._attempts: dict[UUID, Attempt] = {}
         self._alarm, self._turns = Alarm(), Turns()
         self._ears = Ears(heard=self._hear, reconnected=self._reconnected, logger=self._log)
-        self._control = ControlChannel()
-        self._looked_at = time.time()
+        self._control, self._looked_at = ControlChannel(), time.time()
         self._far, self._paused, self._stopping = FarLooks(), False, False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
@@ -86,6 +85,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
 
         `run_once`: run what is due now, wait for it, return.
         """
+        heed_interrupt()
         async with AsyncExitStack() as stack:
             if with_healthcheck:
                 stack.enter_context(serve_health(self))
@@ -96,6 +96,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             self._jobs = Jobs(self.client)
             self._states = States(self.client, signed=self._me.claim(), logger=self._log)
             orphans = Orphans(self.client, self._states, self._lock, self._me, self._pool_name)
+            self._shares = Shares(self._settings.worker_owner_limit, self._states, orphans.held)
             self._liveness = Liveness(orphans, self._log)
             self._spares = Spares(
                 size=self._settings.worker_spares,
@@ -107,7 +108,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 await self._spares.start()
                 printer(f"Worker {self.name!r} started!")
                 if run_once:
-                    await self._look(0.0)
+                    await self._look(0.0, far=False)
                     await self._until_idle()
                 else:
                     await self._serve()
@@ -125,6 +126,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             group.create_task(self._listen())
             group.create_task(self._watch())
             group.create_task(self._spares.watch())
+            group.create_task(self._states.keep_telling(self._starting.locked))
             group.create_task(self._liveness.watch(self._ears, self._attempts))
 
     async def _keep_in_touch(self) -> None:
@@ -162,6 +164,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             return
         run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
         attempt = self._attempts.get(run_id)
+        self._liveness.notice(event, attempt)
         if attempt is None:
             self._liveness.hear(run_id, event)
             if (deployment := freed_by(event)) is not None:
@@ -179,7 +182,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         while True:
             began, far = time.time(), self._far.take()
             try:
-                await self._look(_AHEAD if far else _LEAD)
+                await self._look(self._alarm.lead(), far=far)
                 if far:
                     self._far.done(began)
             except Exception as error:
@@ -188,26 +191,26 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 self._log.warning("Could not look for runs: %s", error or type(error).__name__)
                 await asyncio.sleep(2)
             blind = [] if self._ears.connected else [time.time() + _BLIND_LOOK]
-            await self._alarm.wait(lead=_LEAD, until=min([self._far.next(), *blind]))
+            await self._alarm.wait(until=min([self._far.next(), *blind]))
 
-    async def _look(self, ahead: float) -> None:
-        """Ask for the runs of the next `ahead` seconds, begin those that are due and set the alarm for the others."""
+    async def _look(self, lead: float, *, far: bool) -> None:
+        """Ask for runs, begin those due within `lead` seconds, and on a far look set the alarm for later ones."""
         if self._stopping:
             return
-        sought, self._seeking = self._seeking, set()
-        asked = self._looked_at = time.time()
+        sought, self._seeking, asked = self._seeking, set(), time.time()
+        self._looked_at = asked
         try:
-            if ahead > _LEAD:
+            if far:
                 self._paused = (await self.client.read_work_pool(self._pool_name)).is_paused
             if self._paused:  # its release is an event; to ask for runs meanwhile would disturb those who make them
                 self._far.at(asked + _BLIND_LOOK)
                 return
-            entries = await self.client.get_scheduled_flow_runs_for_work_pool(
-                self._pool_name, self._queues, scheduled_before=datetime.fromtimestamp(asked + ahead, UTC)
-            )
+            ask = self.client.get_scheduled_flow_runs_for_work_pool
+            before = datetime.fromtimestamp(asked + (_AHEAD if far else lead), UTC)
+            entries = await ask(self._pool_name, self._queues, scheduled_before=before)
         except ObjectNotFound:
             return  # the pool is not there; the next sign of life makes it
-        if ahead > _LEAD:
+        if far:
             self._slots.know(await self.client.read_work_queues(self._pool_name))
         instants: dict[UUID, float] = {}
         for entry in entries:
@@ -216,13 +219,13 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             due = self._turns.begins(flow_run)
             if flow_run.id in self._attempts or due is None:
                 continue
-            if due > asked + _LEAD:
+            if due > asked + lead:
                 instants[flow_run.id] = due
             else:
                 self._alarm.unset(flow_run.id)
                 self._begin(flow_run)
-        self._alarm.renew(asked + _LEAD, instants)
-        if ahead > _LEAD:
+        self._alarm.renew(asked + lead, instants)
+        if far:
             self._alarm.replace(instants)
         elif sought - self._attempts.keys():
             self._far.at(asked + 1)  # it may be for later: fetch its instant
@@ -241,12 +244,10 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         flow_run = attempt.flow_run
         try:
             await self._claim_and_run(attempt)
-        except (httpx.HTTPError, PrefectError, ChildProcessError) as error:
-            self._log.warning("Run %s was not started: %s", flow_run.id, error or type(error).__name__)
-            self._alarm.set(flow_run.id, time.time() + 2 + _LEAD)
         except Exception as error:
-            self._log.exception("Run %s was not started", flow_run.id)
-            await self._states.crashed(flow_run.id, f"The worker could not start it: {type(error).__name__}: {error}")
+            self._log.warning("Run %s was not started", flow_run.id, exc_info=not is_passing(error))
+            if await attempt.put_off(error):
+                self._alarm.set(flow_run.id, time.time() + AGAIN)
         finally:
             del self._attempts[flow_run.id]
             if attempt.spare is not None:
@@ -269,16 +270,18 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     async def _claim_and_run(self, attempt: Attempt) -> None:
         flow_run = attempt.flow_run
         async with self._starting:
-            if self._stopping or await is_settled(self._api, flow_run, alone=self._is_alone(attempt)):
+            settled = self._stopping or await is_settled(self._api, flow_run, alone=self._is_alone(attempt))
+            if settled or attempt.lost:
                 return
-            reading = asyncio.ensure_future(self._jobs.deployment(flow_run.deployment_id))
-            claim = await self._states.claim(flow_run)
+            reading = asyncio.ensure_future(self._jobs.deployment(flow_run))
+            claim = await self._shares.claim(flow_run, contested=self._liveness.company)
             if not claim.won:
                 reading.cancel()
                 if claim.again is not None:
                     self._alarm.set(flow_run.id, claim.again)
                     self._slots.wait(flow_run)
                 return
+            attempt.claimed = True
             deployment = await reading
             if deployment is None:
                 await self._states.cancelled(flow_run.id, "Its deployment no longer exists.")
@@ -286,7 +289,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             configuration = await self._jobs.configure(self, flow_run, deployment)
             spare = await self._spares.suited(configuration)
             work = asyncio.create_task(self._run(attempt, spare, configuration, deployment))
-            if (due := flow_run.next_scheduled_start_time) is None or due.timestamp() <= time.time():
+            if attempt.start_at <= time.time():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(attempt.begun.wait(), _LONG_START)
         await work
@@ -298,16 +301,9 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         configuration: ProactiveJobConfiguration,
         deployment: DeploymentResponse,
     ) -> ProactiveWorkerResult:
-        due = attempt.flow_run.next_scheduled_start_time
         known = await self._jobs.known(attempt.flow_run, deployment)
-        pid = await spare.forked()
-        return await attempt.run(
-            spare,
-            configuration,
-            known,
-            start_at=due.timestamp() if due else 0.0,
-            owner=self._me.signature(pid),
-        )
+        await spare.forked()
+        return await attempt.run(spare, configuration, known, owner=self._me)
 
     async def run(
         self,
@@ -316,7 +312,9 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         task_status: anyio.abc.TaskStatus[int] | None = None,
     ) -> ProactiveWorkerResult:
         """Prefect's way to run one claimed run on this worker: in a spare process, to its end."""
-        deployment = await self._jobs.deployment(flow_run.deployment_id)
+        deployment = await self._jobs.deployment(flow_run)
+        if deployment is None:
+            raise InputError("only runs of deployments can be run by a worker of type proactive")
         attempt = Attempt(flow_run, states=self._states, control=self._control, spares=self._spares)
         self._attempts[flow_run.id] = attempt
         try:
@@ -348,3 +346,5 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             attempt.kill("crashed", f"The worker was stopped; the run did not finish within its grace of {grace:g} s.")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._until_idle(), 10)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._states.tell_rest(lambda: False), 2)

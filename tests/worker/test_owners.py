@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -71,6 +73,38 @@ async def test_two_workers_share_a_pool_and_each_run_runs_once(project: Project)
     for run in runs:
         await project.ended(run, "Completed")
     assert sorted(line.word for line in project.lines()) == sorted(f"n{number}." for number in range(12))
+
+
+_OWNED = """
+import json, os, time
+from prefect import flow
+
+
+@flow
+def owned(file: str, rule: str, seconds: float):
+    for word in ("in", "out"):
+        with open(file, "a") as out:
+            out.write(f"{word}:{json.loads(rule)['owner']} {os.getpid()} {time.time()}\\n")
+        time.sleep(seconds if word == "in" else 0)
+"""
+
+
+async def test_an_owner_s_limit_holds_over_all_workers_of_a_pool(project: Project) -> None:
+    """Two workers, an owner's limit of two: never more than two of its runs at once, and other owners do not wait."""
+    (project.folder / "owned.py").write_text(_OWNED)
+    await project.deploy("owned", "owned.py:owned")
+    await asyncio.gather(*(project.worker(PROACTIVE_WORKER_OWNER_LIMIT="2") for _ in range(2)))
+    runs = []
+    for owner in ("agent", "agent", "agent", "agent", "agent", "another"):
+        runs.append(await project.start("owned", rule=json.dumps({"owner": owner}), seconds=2))
+    for run in runs:
+        await project.ended(run, "Completed", timeout=120)
+    steps = [(line.at, change) for word, change in (("in", 1), ("out", -1)) for line in project.lines(f"{word}:agent")]
+    assert len(steps) == 10
+    at_once = list(itertools.accumulate(change for _, change in sorted(steps)))
+    assert max(at_once) <= 2
+    (other,) = project.lines("in:another")
+    assert other.at < max(line.at for line in project.lines("in:agent"))
 
 
 async def test_limits_and_pauses_hold(project: Project) -> None:

@@ -26,6 +26,12 @@ async def test_a_plain_flow_runs_with_the_usual_states_and_logs(project: Project
 
     await wait_until(logged, what="the flow's own log line")
 
+    async def told() -> bool:
+        now = await project.client.read_flow_run(run.id)
+        return bool(now.flow_version and now.infrastructure_pid)
+
+    await wait_until(told, what="the version of the flow, which the worker tells when it has time")
+
 
 async def test_flows_by_module_path_and_in_retries(project: Project) -> None:
     """An entrypoint may be a module path, and a flow's own retries are Prefect's."""
@@ -143,6 +149,17 @@ async def test_a_stopped_worker_leaves_no_run_behind(project: Project) -> None:
     assert crashed.state is not None
     assert "worker was stopped" in (crashed.state.message or "")
     await wait_until(lambda: not project.processes(), what="no process is left")
+
+
+async def test_a_worker_that_a_shell_put_into_the_background_stops_too(project: Project) -> None:
+    """SIGTERM ends a worker that was started with SIGINT ignored, as a shell starts its background jobs."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker = project.work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    await wait_until(lambda: "started!" in (project.folder / "worker0.log").read_text(), what="it started", timeout=120)
+    assert terminate(worker) < 15
 
 
 async def test_a_fresh_interpreter_where_a_fork_will_not_do(project: Project) -> None:

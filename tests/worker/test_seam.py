@@ -5,13 +5,16 @@ from __future__ import annotations
 import atexit
 import importlib
 import inspect
+import logging
 import threading
 
+import prefect.client.base as client_base
 import prefect.client.orchestration as orchestration
 import prefect.deployments.steps.core as steps
 import prefect.events.related as related
 import prefect.events.worker as events
 import prefect.flow_engine as flow_engine
+import prefect.flows as flows
 import prefect.logging.handlers as handlers
 from prefect._flow_run_suspension import mark_flow_run_suspension_requested, observe_flow_run_suspension
 from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
@@ -33,6 +36,35 @@ def test_the_engine_takes_what_stands_in_for_its_observer() -> None:
 def test_clients_read_the_certificates_where_the_worker_shares_them() -> None:
     """Both clients of Prefect make their TLS context by the module's `ssl`, in the form that is shared."""
     assert inspect.getsource(orchestration).count("ssl.create_default_context(cafile=cert_file)") == 2
+
+
+def test_a_flow_makes_its_schema_by_the_name_that_is_replaced() -> None:
+    """A flow's schema is made once, by the module's own name, and kept as `parameters`; clients have a token's id."""
+    source = inspect.getsource(flows.Flow.__init__)
+    assert source.count("parameter_schema(") == 1
+    assert "self.parameters: ParameterSchema = parameter_schema(self.fn)" in source
+    assert not hasattr(flows.Flow, "parameters")
+    assert inspect.getsource(client_base).count("self.csrf_client_id") >= 2
+
+
+def test_lines_are_printed_by_one_method_of_one_console() -> None:
+    """Prefect's console handler is a stream handler that prints what it formats on its console."""
+    assert issubclass(handlers.PrefectConsoleHandler, logging.StreamHandler)
+    assert "self.console.print(message, soft_wrap=True)" in inspect.getsource(handlers.PrefectConsoleHandler.emit)
+    console = handlers.PrefectConsoleHandler().console
+    assert console._markup is False
+    assert console.is_terminal in (True, False)
+
+
+def test_what_a_run_s_clients_answer_by_themselves_is_asked_by_these_names() -> None:
+    """The engine tells its flow's version and retries, sets states and reads its run by names that can be replaced."""
+    source = inspect.getsource(flow_engine)
+    assert source.count("self.client.update_flow_run(") == 2
+    assert "flow_version=self.flow.version" in source
+    for kind in (orchestration.PrefectClient, orchestration.SyncPrefectClient):
+        assert list(inspect.signature(kind.set_flow_run_state).parameters)[:3] == ["self", "flow_run_id", "state"]
+        assert {"flow_version", "empirical_policy"} <= set(inspect.signature(kind.update_flow_run).parameters)
+        assert list(inspect.signature(kind.read_flow_run).parameters) == ["self", "flow_run_id"]
 
 
 def test_the_control_channel_speaks_the_same_words() -> None:
