@@ -111,7 +111,11 @@ class CountingProxy:
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:  # the server is away
+            writer.close()
+            return
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(self._pass(reader, back, count=True), self._pass(there, writer, count=False))
 

@@ -16,7 +16,7 @@ _RULES = 100
 def main(quick: bool) -> None:
     """Measure both workers over the same minutes, each behind a counting proxy of its own, and report."""
     for database in databases():
-        asyncio.run(_measure(database, 1.0 if quick else 6.0))
+        asyncio.run(_measure(database, 1.0 if quick else 3.0))
 
 
 async def _measure(database: str, minutes: float) -> None:
