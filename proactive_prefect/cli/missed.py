@@ -30,6 +30,7 @@ _Rule = Annotated[str | None, cyclopts.Parameter(help="All of this rule.")]
 _Before = Annotated[str | None, cyclopts.Parameter(help="All that were due before then; ISO 8601 with an offset.")]
 _Yes = Annotated[bool, cyclopts.Parameter(name=("--yes", "-y"), negative="", help="Do not ask.")]
 _SHOWN = 500
+_FEW = 3
 
 
 @app.command(name="list")
@@ -162,11 +163,24 @@ def _show(queue: MissedQueue, coming: Sequence[Preview]) -> None:
         line(f"{queue.in_flight} of at most {queue.at_once} approved runs are on their way")
     if coming:
         line(f"found next, by the gateway ({len(coming)}):")
-        table(
-            ("rule", "due", "what becomes of it"), [(one.rule_id, _utc(one.due), one.will) for one in coming[:_SHOWN]]
-        )
+        table(("rule", "due", "what becomes of it"), _folded(coming)[:_SHOWN])
     for left in queue.left_out:
         line(f"left out: {left.count} of {left.rule_id} from {_utc(left.since)} to {_utc(left.until)}: {left.reason}")
+
+
+def _folded(coming: Sequence[Preview]) -> list[tuple[str, str, str]]:
+    """A row each; of a rule that was due often, and of which the same becomes each time, one row for all of them."""
+    alike: dict[tuple[str, str], list[Preview]] = {}
+    for one in coming:
+        fate = ":".join(one.will.split(":")[:2])  # "is skipped: stale", without the times
+        alike.setdefault((one.rule_id, fate), []).append(one)
+    rows = []
+    for (rule_id, fate), them in alike.items():
+        if len(them) > _FEW:
+            rows.append((rule_id, f"{len(them)} from {_utc(them[0].due)} to {_utc(them[-1].due)}", fate))
+        else:
+            rows += [(rule_id, _utc(one.due), one.will) for one in them]
+    return rows
 
 
 def _fate(item: MissedItem) -> str:

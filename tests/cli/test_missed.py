@@ -24,6 +24,11 @@ from .test_commands import proactive
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A folder whose ledger has one missed run, one that the sweep has not found yet, and some left out."""
+    return fill_ledger(tmp_path)
+
+
+def fill_ledger(folder: Path, not_found: int = 1) -> Path:
+    """The folder, with its ledger; of the hourly rule `next` so many due times were not kept, nor found."""
     now = datetime.now(UTC)
     last = now.replace(minute=0, second=0, microsecond=0)
     last -= timedelta(hours=1 if now - last < timedelta(minutes=5) else 0)
@@ -32,16 +37,16 @@ def home(tmp_path: Path) -> Path:
     seen = SeenRule("next", "heartbeat", "d", to_snapshot(rule), "active", LONG_AGO, LONG_AGO)
 
     async def fill() -> None:
-        async with open_ledger(Settings(home=tmp_path / ".proactive")) as ledger, ledger.write() as session:
+        async with open_ledger(Settings(home=folder / ".proactive")) as ledger, ledger.write() as session:
             states = story(a_run(), "SCHEDULED/Scheduled", "PAUSED/Missed")
             await apply(session, a_run(), states, log_since=LONG_AGO)
             await note_rules(session, [seen], now, log_since=LONG_AGO)
-            await move(session, BEGAN, last - timedelta(minutes=5))
+            await move(session, BEGAN, last - timedelta(hours=not_found - 1, minutes=5))
             left = {"rule_id": "disk", "since": NOON - timedelta(hours=9), "until": NOON, "count": 9}
             session.add(LeftOut(**left, reason="older than the rule's lookback of 7d", recorded_at=now))
 
     asyncio.run(fill())
-    return tmp_path
+    return folder
 
 
 def test_the_list_says_what_waits_what_comes_and_what_is_left_out(home: Path) -> None:
@@ -55,6 +60,15 @@ def test_the_list_says_what_waits_what_comes_and_what_is_left_out(home: Path) ->
     found = json.loads(proactive(home, "missed", "list", "disk", "--json").stdout)
     assert [(item["rule_id"], item["waits_for"]) for item in found["items"]] == [("disk", "decision")]
     assert found["found_next"] == []
+
+
+def test_of_a_rule_that_was_due_often_one_line_says_what_comes(tmp_path: Path) -> None:
+    """Of which the same becomes each time; programs get each of them."""
+    home = fill_ledger(tmp_path, not_found=6)
+    [row] = [row for row in proactive(home, "missed", "list").stdout.splitlines() if row.startswith("next ")]
+    assert row.split()[1:3] == ["6", "from"]
+    assert row.rstrip().endswith("is skipped: stale")
+    assert len(json.loads(proactive(home, "missed", "list", "--json").stdout)["found_next"]) == 6
 
 
 @pytest.mark.parametrize(
