@@ -23,6 +23,7 @@ EMBEDDED = "proactive_prefect.daemon.embedded"  # Prefect's server as `proactive
 _LONGEST = ["acceptance", "worker", "chaos", "daemon"]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the Prefect server or a browser, and what stays together where several processes run the tests.
 
