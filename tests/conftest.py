@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from proactive_prefect.lifeline import die_with_parent
 
@@ -23,21 +24,26 @@ EMBEDDED = "proactive_prefect.daemon.embedded"  # Prefect's server as `proactive
 _LONGEST = ["acceptance", "worker", "chaos", "daemon"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the Prefect server or a browser, and what stays together where several processes run the tests.
-
-    The tests of a file stay together, in their order, and so do all of acceptance/, which share one running project.
-    What takes longest begins first.
-    """
-    rooms = {}
+    """Mark what needs the Prefect server or a browser; begin with what takes longest, and mostly waits."""
     for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
-        rooms[item] = file.parts[0]
         if {"prefect_server", "life", "running", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
-        item.add_marker(pytest.mark.xdist_group(file.parts[0] if file.parts[0] == "acceptance" else str(file)))
-    items.sort(key=lambda item: _LONGEST.index(rooms[item]) if rooms[item] in _LONGEST else len(_LONGEST))
+    items.sort(key=lambda item: _LONGEST.index(_room(item.nodeid)) if _room(item.nodeid) in _LONGEST else len(_LONGEST))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Where several processes run the tests: those of a file stay together, and so do all of acceptance/."""
+
+    class Rooms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "acceptance" if _room(nodeid) == "acceptance" else nodeid.partition("::")[0]
+
+    return Rooms(config, log)
+
+
+def _room(nodeid: str) -> str:
+    return nodeid.removeprefix("tests/").partition("/")[0]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
