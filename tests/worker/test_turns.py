@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -46,20 +47,21 @@ def test_a_late_run_is_left_to_the_gateway_for_a_while() -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
+    "made",
     [
-        run(MINUTE / 2),  # within its grace
-        run(-MINUTE),  # yet to come
-        run(state="Resuming"),  # somebody let it go: the gateway itself, say
-        run(state="AwaitingConcurrencySlot"),
-        run(scheduled=False),  # a person's, or a webhook's
-        run(on_missed="ask"),  # the gate holds it
-        run(on_overlap="queue_all"),  # it waits in the queue of its rule
-        FlowRun(flow_id=uuid4(), next_scheduled_start_time=datetime.now(UTC), parameters={"rule": "no rule"}),
+        lambda: run(MINUTE / 2),  # within its grace
+        lambda: run(-MINUTE),  # yet to come
+        lambda: run(state="Resuming"),  # somebody let it go: the gateway itself, say
+        lambda: run(state="AwaitingConcurrencySlot"),
+        lambda: run(scheduled=False),  # a person's, or a webhook's
+        lambda: run(on_missed="ask"),  # the gate holds it
+        lambda: run(on_overlap="queue_all"),  # it waits in the queue of its rule
+        lambda: FlowRun(flow_id=uuid4(), next_scheduled_start_time=datetime.now(UTC), parameters={"rule": "no rule"}),
     ],
 )
-def test_others_begin_at_their_instants(other: FlowRun) -> None:
+def test_others_begin_at_their_instants(made: Callable[[], FlowRun]) -> None:
     """Nothing is put off that nobody has to let go."""
+    other = made()
     assert other.next_scheduled_start_time is not None
     assert Turns().begins(other) == other.next_scheduled_start_time.timestamp()
 
