@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 # Two at a time, each with a Prefect server of its own; what stays together says tests/conftest.py.
-BESIDE := -n 2 --dist loadscope --no-loadscope-reorder
+# A busy machine can outlast a test's patience with a real server: it is tried once more, and reported as RERUN.
+BESIDE := -n 2 --dist loadscope --no-loadscope-reorder --reruns 1
 
 .DEFAULT_GOAL := help
 .PHONY: help up test browser slow check docs fuzz chaos bench clean
@@ -14,9 +15,8 @@ help:  ## what there is to make
 up: .venv/.runtime  ## run everything on this machine: Prefect, worker, gateway, the rules
 	@$(BIN)/proactive up
 
-# A busy machine can outlast a test's patience with a real server: it is tried once more, and reported as RERUN.
 test: .venv/.dev  ## run the tests
-	$(BIN)/python -m pytest -m "not slow" $(BESIDE) --reruns 1 --durations 15
+	$(BIN)/python -m pytest -m "not slow" $(BESIDE) --durations 15
 
 browser:  ## install Debian's chromium, without which the tests of the page are skipped
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
