@@ -22,6 +22,7 @@ from tests.gateway.conftest import TOKEN, Gateway, gateway  # noqa: F401 - the f
 
 from .tried import TRIED
 
+NO_HTTP = "Invalid HTTP request received."  # the web server itself says so of headers that are none
 EVERYWHERE = (414, 431)  # the address or the headers are too long: said before it is known which operation was meant
 EXAMPLES = (
     150 if os.environ.get("PROACTIVE_TEST_FUZZ") == "long" else 6
@@ -47,7 +48,7 @@ def test_every_operation_answers_as_it_is_described(gateway: Gateway) -> None:  
             answer = case.call(base_url=gateway.url, headers={**operator, **secret}, timeout=60)
             TRIED["the gateway's OpenAPI (schemathesis)"] += 1
             assert answer.status_code not in (500, 501, 504), answer.text
-            if answer.status_code not in EVERYWHERE:
+            if answer.status_code not in EVERYWHERE and (answer.status_code, answer.text) != (400, NO_HTTP):
                 case.validate_response(answer, checks=CHECKS)
 
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
