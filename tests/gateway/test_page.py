@@ -123,6 +123,21 @@ async def test_an_event_appears_without_a_reload(shown: tuple[Page, Heard], know
     assert await tab.evaluate("window.sameDocument") is True
 
 
+async def test_a_rule_is_there_once_whoever_asked_for_the_rules_meanwhile(shown: tuple[Page, Heard]) -> None:
+    """An event asks for its rule in a moment; what a click asks for before that answers it too."""
+    tab, _ = shown
+    await tab.evaluate(
+        """async () => {
+            const { loadAfter, loadAll } = await import("/page/js/load.js");
+            const occurred_at_utc = new Date().toISOString();
+            loadAfter({ seq: 1e6, source_ref: "disk", event_type: "made_up", occurred_at_utc });
+            await loadAll();
+            await new Promise((done) => setTimeout(done, 1500)); // an event's question waits for a second at most
+        }"""
+    )
+    assert await tab.locator("[data-rule]").count() == 3
+
+
 async def test_a_stream_that_was_cut_is_followed_again_and_nothing_is_missed(browser: Browser, known: Known) -> None:
     """While it is down the page says so; what happened meanwhile is there afterwards, without a reload."""
     port = free_port()

@@ -65,6 +65,7 @@ const changed = new Set();
 const rules = asker("rules", async () => {
   const ids = store.rules === null || changed.has("*") || changed.size > 50 ? null : [...changed];
   changed.clear();
+  if (ids?.length === 0) return; // whoever asked was answered already; to ask for none of them would bring them all
   try {
     const found = await api.rules(ids);
     if (ids === null) return note({ rules: found });
