@@ -117,11 +117,13 @@ class Doors:
     ) -> tuple[Door | None, Passage]:
         """The door of that id, if there is one, and whether the call may go through: the same work in either case."""
         door = self._doors.get(rule_id)
-        if door is None:
-            self._asked.set()
         if len(raw) > AT_ONCE:
-            return door, await asyncio.to_thread(_verdict, door, raw, headers, now, origin)
-        return door, _verdict(door, raw, headers, now, origin)
+            verdict = await asyncio.to_thread(_verdict, door, raw, headers, now, origin)
+        else:
+            verdict = _verdict(door, raw, headers, now, origin)
+        if verdict != "verified":  # whatever is wrong: there may be another rule, or another secret, by now
+            self._asked.set()
+        return door, verdict
 
     async def watch(self) -> None:
         """Refresh for ever. Raises nothing but cancellation: while Prefect is away the doors stay as they were."""

@@ -11,6 +11,7 @@ from ..networks import read_network
 from .policies import Instant, KeyMistake
 from .source import kind_of
 
+Algorithm = Literal["sha1", "sha256", "sha384", "sha512"]
 Scheme = Literal["header", "bearer", "github", "stripe", "slack", "standard", "hmac"]
 
 # The sender makes the secret up for its customer: one that is generated here would never match.
@@ -102,7 +103,7 @@ class HmacOptions(_Model):
         description="The header with the signature.",
         examples=["X-Signature"],
     )
-    algorithm: Literal["sha1", "sha256", "sha384", "sha512"] = Field(default="sha256", description="The hash in it.")
+    algorithm: Algorithm = Field(default="sha256", description="The hash in it.")
     encoding: Literal["hex", "base64"] = Field(default="hex", description="How the signature is written.")
     prefix: str = Field(
         default="",

@@ -22,7 +22,7 @@ from typing import Literal, assert_never
 
 from standardwebhooks import Webhook
 
-from ..rules.schemes import HmacOptions, Scheme
+from ..rules.schemes import Algorithm, HmacOptions, Scheme
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names and values as they came, as ASGI has them."""
@@ -41,10 +41,14 @@ Fault = Literal["malformed", "late"]
 
 @dataclass(frozen=True)
 class Claim:
-    """What a call brings to prove who sent it. `wanted` makes, with a secret, what one of `given` has to be."""
+    """What a call brings to prove who sent it. `wanted` makes, with a secret, what one of `given` has to be.
+
+    `algorithm` is the hash of the signature that it makes for that.
+    """
 
     given: tuple[bytes, ...]
     wanted: Callable[[str], bytes]
+    algorithm: Algorithm = "sha256"
 
 
 def read_claim(
@@ -55,7 +59,7 @@ def read_claim(
         case "header" | "bearer":
             return _token(raw, shown(scheme, headers))
         case "github":
-            return _prefixed(raw, _one(headers, b"x-hub-signature-256"), b"sha256=", _hex(raw, "sha256"))
+            return _prefixed(raw, _one(headers, b"x-hub-signature-256"), b"sha256=", _hex(raw))
         case "stripe":
             return _stripe(raw, _one(headers, b"stripe-signature"), now)
         case "slack":
@@ -64,7 +68,7 @@ def read_claim(
                 return "malformed"
             if not _timely(at, now):
                 return "late"
-            return _prefixed(raw, signature, b"v0=", _hex(raw, "sha256", b"v0:" + at + b":"))
+            return _prefixed(raw, signature, b"v0=", _hex(raw, b"v0:" + at + b":"))
         case "standard":
             return _standard(raw, headers, now)
         case "hmac":
@@ -84,7 +88,12 @@ def shown(scheme: Scheme, headers: Headers) -> bytes | None:
 
 def no_claim(raw: bytes) -> Claim:
     """A claim that nothing fulfils, at the cost of one that somebody might."""
-    return Claim((b"",), _hex(raw, "sha256"))
+    return Claim((b"",), _hex(raw))
+
+
+def sign(secret: str, algorithm: Algorithm, signed: bytes) -> bytes:
+    """The HMAC of `signed`."""
+    return hmac.digest(secret.encode(), signed, algorithm)
 
 
 def proof_headers(scheme: Scheme, options: HmacOptions | None) -> frozenset[str]:
@@ -109,10 +118,8 @@ def proof_headers(scheme: Scheme, options: HmacOptions | None) -> frozenset[str]
 
 
 def _token(raw: bytes, given: bytes | None) -> Claim | Fault:
-    sign = _hex(raw, "sha256")
-
     def wanted(secret: str) -> bytes:
-        sign(secret)  # the work of the other schemes, so that a refusal does not tell which one it was
+        sign(secret, "sha256", raw)  # the work of the other schemes, so that a refusal does not tell which one it was
         return secret.encode()
 
     return "malformed" if given is None else Claim((given,), wanted)
@@ -125,20 +132,18 @@ def _prefixed(raw: bytes, value: bytes | None, prefix: bytes, wanted: Callable[[
 
 
 def _configured(raw: bytes, value: bytes | None, options: HmacOptions) -> Claim | Fault:
-    match options.encoding:
-        case "hex":
-            claim = _prefixed(raw, value, options.prefix.encode(), _hex(raw, options.algorithm))
-            # Hexadecimal digits are written either way; the schemes that have a name say lower case.
-            return claim if isinstance(claim, str) else Claim((claim.given[0].lower(),), claim.wanted)
-        case "base64":
-            return _prefixed(
-                raw,
-                value,
-                options.prefix.encode(),
-                lambda secret: base64.b64encode(_mac(secret, options.algorithm, b"", raw)),
-            )
-        case _:
-            assert_never(options.encoding)
+    hexadecimal = options.encoding == "hex"
+
+    def wanted(secret: str) -> bytes:
+        made = sign(secret, options.algorithm, raw)
+        return made.hex().encode() if hexadecimal else base64.b64encode(made)
+
+    claim = _prefixed(raw, value, options.prefix.encode(), wanted)
+    if isinstance(claim, str):
+        return claim
+    (given,) = claim.given
+    # Hexadecimal digits are written either way; the schemes that have a name say lower case.
+    return Claim((given.lower() if hexadecimal else given,), wanted, options.algorithm)
 
 
 def _stripe(raw: bytes, value: bytes | None, now: datetime) -> Claim | Fault:
@@ -149,7 +154,7 @@ def _stripe(raw: bytes, value: bytes | None, now: datetime) -> Claim | Fault:
         return "malformed"
     if not _timely(times[0], now):
         return "late"
-    return Claim(given, _hex(raw, "sha256", times[0] + b"."))
+    return Claim(given, _hex(raw, times[0] + b"."))
 
 
 def _standard(raw: bytes, headers: Headers, now: datetime) -> Claim | Fault:
@@ -170,14 +175,8 @@ def _standard(raw: bytes, headers: Headers, now: datetime) -> Claim | Fault:
     return Claim(given, lambda secret: Webhook(secret).sign(message.decode(), moment, text).encode())
 
 
-def _hex(raw: bytes, algorithm: str, before: bytes = b"") -> Callable[[str], bytes]:
-    return lambda secret: _mac(secret, algorithm, before, raw).hex().encode()
-
-
-def _mac(secret: str, algorithm: str, before: bytes, raw: bytes) -> bytes:
-    made = hmac.new(secret.encode(), before, algorithm)
-    made.update(raw)
-    return made.digest()
+def _hex(raw: bytes, before: bytes = b"") -> Callable[[str], bytes]:
+    return lambda secret: sign(secret, "sha256", before + raw if before else raw).hex().encode()
 
 
 def _timely(at: bytes, now: datetime) -> bool:
