@@ -30,10 +30,18 @@ class Slots:
         self._was_full = False
         self._waiting: dict[UUID | None, list[FlowRun]] = {}
         self._queues_limited = False
+        self._queues_paused = True  # until they are known
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether neither a limit of the worker nor a queue, as far as is known, keeps any run from starting."""
+        return self._at_most is None and not self._queues_limited and not self._queues_paused
 
     def know(self, queues: Iterable[WorkQueue]) -> None:
         """These are the queues of the pool, with their limits."""
+        queues = list(queues)
         self._queues_limited = any(queue.concurrency_limit is not None for queue in queues)
+        self._queues_paused = any(queue.is_paused for queue in queues)
 
     def admits(self, flow_run: FlowRun, at_work: Collection[FlowRun]) -> bool:
         """Whether the worker's own limits leave room for the run; where they do not, that is remembered."""

@@ -118,6 +118,10 @@ class Alarm:
         """Set these instants, and forget others up to `before`: what was due by then has been looked for."""
         self._instants = {key: instant for key, instant in self._instants.items() if instant > before} | instants
 
+    def has(self, until: float) -> bool:
+        """Whether an instant up to `until` was set."""
+        return min(self._instants.values(), default=math.inf) <= until
+
     def lead(self) -> float:
         """Seconds ahead of the earliest instant at which to begin: the longer, the more is due with it."""
         earliest = min(self._instants.values(), default=0.0)
