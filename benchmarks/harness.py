@@ -202,6 +202,15 @@ class Bench:
 
         self.deployments[SERVE] = await wait_until(made, what="serve() has deployed", timeout=120)
 
+    async def ended(self, run_id: UUID) -> None:
+        """Wait until the run has ended."""
+
+        async def has() -> bool:
+            state = (await self.client.read_flow_run(run_id)).state
+            return state is not None and state.is_final()
+
+        await wait_until(has, what=f"the end of run {run_id}", timeout=120, every=0.2)
+
     async def floor(self, key: str) -> float:
         """The bare calls that any run needs before its first line: create, Pending, Running. Seconds."""
         far: State[Any] = Scheduled(scheduled_time=datetime(2090, 1, 1, tzinfo=UTC))
@@ -229,20 +238,28 @@ async def _answers() -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _database(name: str) -> AsyncIterator[dict[str, str]]:
-    """Settings of a server on a database that is new, and dropped afterwards."""
-    if name == "sqlite":
-        yield {}
-        return
+async def new_database() -> AsyncIterator[str]:
+    """The URL of a PostgreSQL database that is new, and dropped afterwards."""
     own = f"bench_{uuid4().hex[:8]}"
     connection = await asyncpg.connect(f"{POSTGRES}/postgres", timeout=5)
     try:
         await connection.execute(f"CREATE DATABASE {own}")
-        url = POSTGRES.replace("postgresql://", "postgresql+asyncpg://")
-        yield {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{url}/{own}"}
+        yield f"{POSTGRES}/{own}"
         await connection.execute(f"DROP DATABASE {own} WITH (FORCE)")
     finally:
         await connection.close()
+
+
+@contextlib.asynccontextmanager
+async def _server_settings(database: str) -> AsyncIterator[dict[str, str]]:
+    # Runs that are made for a measurement wait for it: that they are late is no news, and to mark them is work.
+    settings = {"PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false"}
+    if database == "sqlite":
+        yield settings
+        return
+    async with new_database() as url:
+        url = url.replace("postgresql://", "postgresql+asyncpg://")
+        yield {**settings, "PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
 
 
 @contextlib.asynccontextmanager
@@ -252,9 +269,7 @@ async def bench(database: str = "sqlite") -> AsyncIterator[Bench]:
         folder = Path(name)
         (folder / "flows.py").write_text(_FLOWS)
         (folder / "prefect").mkdir()
-        async with _database(database) as settings:
-            # Runs that are made for a measurement wait for it: that they are late is no news, and to mark them is work.
-            settings["PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED"] = "false"
+        async with _server_settings(database) as settings:
             server, process = await asyncio.to_thread(partial(start_server, folder / "prefect", **settings))
             try:
                 async with PrefectClient(server.api_url) as client:

@@ -18,7 +18,6 @@ from urllib.parse import parse_qsl
 from fastapi import HTTPException, Request
 from jinja2.runtime import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from starlette.requests import ClientDisconnect
 
 # As large as a body may be. What is too large for Prefect's parameters stays in the inbox, where the run fetches it.
 MAX_PAYLOAD = 64 * 1024 * 1024
@@ -35,28 +34,35 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.?)*+(?:"|\Z)', re.DOTALL)
 
 
 async def read_body(request: Request, limit: int, hold: Callable[[int], None] = lambda _: None) -> bytes:
-    """The raw body, of at most `limit` bytes, whatever Content-Length says.
+    """The raw body, of at most `limit` bytes, whatever Content-Length says. Once a request.
 
     `hold` is told of each piece's length as it comes, and may raise to break off.
     Raises HTTPException: 413 as soon as it is too large, 408 if it takes too long, 400 if the caller breaks off.
     """
-    too_large = HTTPException(413, f"the body is larger than the {limit} bytes that this webhook takes", _CLOSE)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limit:
-        raise too_large
+        raise _too_large(limit)
     body = bytearray()
     try:
         async with asyncio.timeout(READ_SECONDS):
-            async for chunk in request.stream():
+            more = True
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise HTTPException(400, "the body is shorter than its Content-Length")
+                chunk = message.get("body", b"")
                 hold(len(chunk))
                 body += chunk
                 if len(body) > limit:
-                    raise too_large
+                    raise _too_large(limit)
+                more = message.get("more_body", False)
     except TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {READ_SECONDS:g} seconds", _CLOSE) from None
-    except ClientDisconnect:
-        raise HTTPException(400, "the body is shorter than its Content-Length") from None
     return bytes(body)
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"the body is larger than the {limit} bytes that this webhook takes", _CLOSE)
 
 
 def parse_body(raw: bytes, content_type: str, encoding: str, limit: int) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -101,9 +100,9 @@ def row_of(door: Door, call: Call) -> Row:
     """The delivery of a call, as the inbox takes it."""
     rule, now = door.rule, datetime.now(UTC)
     row: Row = {
-        "id": new_id(now),
+        "id": (new := new_id(now)),
         "rule_id": rule.id,
-        "delivery_id": call.given_id or str(uuid.uuid4()),
+        "delivery_id": call.given_id or new,
         "received_at": now,
         "headers": json.dumps(call.headers),
         "payload": call.payload,
