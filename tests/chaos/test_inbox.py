@@ -17,25 +17,26 @@ import pytest
 
 from proactive_prefect.prefect_api import connect
 from proactive_prefect.prefect_api.address import use_api_url
-from tests.conftest import stop
+from tests.conftest import EMBEDDED, stop
 from tests.gateway.conftest import Gateway, apply, start_gateway
 from tests.support import free_port, wait_until
 
 from ..conftest import start_server
+from .postgres import OwnPostgres, own_postgres
 
 
 class Life:
     """A Prefect server and a gateway that can be killed and started again, on the same files and ports."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder, self.env = folder, env
         (folder / "prefect").mkdir()
         self.server, self.process = start_server(folder / "prefect")
         self.port = free_port()
         self.gateway: Gateway | None = None
 
     def start_gateway(self) -> Gateway:
-        self.gateway = start_gateway(self.server, self.folder / "home", port=self.port)
+        self.gateway = start_gateway(self.server, self.folder / "home", port=self.port, **self.env)
         return self.gateway
 
     def kill_gateway(self) -> None:
@@ -51,7 +52,7 @@ class Life:
         port = self.server.api_url.removesuffix("/api").rpartition(":")[2]
         with self.server.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port],
+                [sys.executable, "-m", EMBEDDED, "server", "start", "--host", "127.0.0.1", "--port", port],
                 env=self.server.env,
                 stdout=out,
                 stderr=out,
@@ -126,13 +127,17 @@ async def _burst(life: Life, count: int) -> None:
         accepted = time.monotonic() - began
         keys = [f"webhook burst burst-{number}" for number in range(count)]
 
-        async def all_there() -> bool:
+        async def there(wanted: int) -> bool:
             try:
-                return len(await _runs(keys)) == count
+                async with connect() as api:
+                    return await api.post("/flow_runs/count", {"deployments": {"name": {"any_": ["burst"]}}}) >= wanted
             except Exception:  # the server is coming up again
                 return False
 
-        await wait_until(all_there, what=f"{count} runs", timeout=120 + count / 5, every=1)
+        await wait_until(lambda: there(count * 3 // 5), what="three fifths have their run", timeout=1800, every=1)
+        life.kill_server()
+        life.restart_server()
+        await wait_until(lambda: there(count), what=f"{count} runs", timeout=1800, every=1)
         # Nothing is dispatched twice afterwards, when the leases of the killed one would have ended.
         life.kill_gateway()
         gateway = life.start_gateway()
@@ -141,7 +146,7 @@ async def _burst(life: Life, count: int) -> None:
         took = time.monotonic() - began
         assert sorted(found) == sorted(keys)
         assert set(found.values()) == {1}
-        killed = "gateway killed twice, server once"
+        killed = "gateway and server killed twice each"
         print(f"\n{count} deliveries, {killed}: accepted in {accepted:.0f} s, all in {took:.0f} s")
 
 
@@ -157,3 +162,53 @@ async def test_a_burst_outlives_kills_of_gateway_and_server(life: Life) -> None:
 async def test_ten_thousand_outlive_kills(life: Life) -> None:
     """The same with 10,000."""
     await _burst(life, 10_000)
+
+
+@pytest.fixture
+def database() -> Iterator[OwnPostgres]:
+    """A database that can be killed."""
+    with own_postgres() as running:
+        yield running
+
+
+@pytest.fixture
+def over(tmp_path: Path, database: OwnPostgres) -> Iterator[Life]:
+    """A server, and a gateway whose inbox is in the database."""
+    living = Life(tmp_path, PROACTIVE_DATABASE_URL=database.url)
+    try:
+        yield living
+    finally:
+        living.end()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_two_hundred_outlive_kills_of_the_database(over: Life, database: OwnPostgres) -> None:
+    """The inbox in a PostgreSQL that is killed twice: who was answered with 2xx has exactly one run."""
+    count = 200
+    with use_api_url(over.server.api_url):
+        await apply("burst", {"id": "burst"}, {"id": "other", "when": "false"})
+        gateway = over.start_gateway()
+        await wait_until(lambda: gateway.is_ready(2), what="the gateway is ready", timeout=120)
+        numbers: asyncio.Queue[int] = asyncio.Queue()
+        for number in range(count):
+            numbers.put_nowait(number)
+        answers: dict[int, int] = {}
+        secret = gateway.secret("burst")
+        senders = [asyncio.create_task(_send(gateway.url, secret, numbers, answers)) for _ in range(16)]
+        for part in (4, 2):
+            await wait_until(
+                lambda part=part: len(answers) > count // part, what="a part is accepted", timeout=300, every=0.01
+            )
+            await asyncio.to_thread(database.kill)
+            await asyncio.to_thread(database.start)
+        await asyncio.gather(*senders)
+        keys = [f"webhook burst burst-{number}" for number in range(count)]
+
+        async def all_there() -> bool:
+            return len(await _runs(keys)) == count
+
+        await wait_until(all_there, what=f"{count} runs", timeout=300, every=1)
+        found = await _runs(keys)
+        assert set(found.values()) == {1}
+        print(f"\n{count} deliveries, their database killed twice: each is one run")
