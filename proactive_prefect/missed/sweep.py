@@ -28,6 +28,7 @@ from ..ledger.reconcile import reconcile
 from ..prefect_api import PrefectApi
 from ..prefect_api.client import Refused
 from ..prefect_api.missed import crash_run, create_missed, drop_run, hold_run, retry_run, runs_with_ids
+from ..prefect_api.orphans import Watch
 from ..prefect_api.runs import FlowRun, set_state
 from ..rules.durations import format_duration
 from ..rules.models import Rule
@@ -63,7 +64,7 @@ async def sweep(api: PrefectApi, ledger: Ledger, stop: asyncio.Event, settings: 
     holder = str(uuid.uuid4())
     while not stop.is_set():
         if await _hold(ledger, holder):
-            jobs = [asyncio.create_task(job()) for job in (sweeper.rounds, sweeper.carry)]
+            jobs = [asyncio.create_task(job()) for job in (sweeper.rounds, sweeper.carry, sweeper.watch)]
             try:
                 while not stop.is_set() and await _hold(ledger, holder):
                     await _pause(stop, _RENEW)
@@ -92,6 +93,18 @@ class Sweeper:
                 await self.round(datetime.now(UTC))
             except (ProactiveError, SQLAlchemyError, OSError) as error:
                 log.warning("missed.sweep failed: %s", _said(error))
+            await asyncio.sleep(ROUND_EVERY)
+
+    async def watch(self) -> None:
+        """Look after the runs of workers that died with their machines."""
+        watch = Watch(self._api)
+        while True:
+            try:
+                ended = await watch.look()
+                if ended:
+                    await learn(self._ledger, self._api, self._settings, ended)
+            except (ProactiveError, SQLAlchemyError, OSError) as error:
+                log.warning("missed.watch failed: %s", _said(error))
             await asyncio.sleep(ROUND_EVERY)
 
     async def carry(self) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelling, Crashed
 
+from ..prefect_api.signatures import Owner
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
-from .owners import Owner
 from .seam import ControlChannel, ControlSignalStatus
 from .spares import Spare, Spares
 from .states import States, is_passing, name_of_end

@@ -12,6 +12,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import Event, emit_event
 
+from ..prefect_api.signatures import HEARTBEAT
 from .attempt import Attempt
 from .owners import Orphans
 from .states import HELD
@@ -19,7 +20,6 @@ from .wake import Ears
 
 _LOOK_EVERY = 5.0  # seconds between two looks for dead workers: no request unless there may be one
 _SIGN_EVERY = 20.0  # seconds between two signs of life for a run
-_HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
 def _give_sign(flow_run: FlowRun) -> None:
@@ -27,7 +27,7 @@ def _give_sign(flow_run: FlowRun) -> None:
     related = {"flow": flow_run.flow_id, "deployment": flow_run.deployment_id, "work-pool": flow_run.work_pool_id}
     keys = [*((role, key) for role, key in related.items() if key), *(("tag", tag) for tag in flow_run.tags)]
     emit_event(
-        _HEARTBEAT,
+        HEARTBEAT,
         resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name},
         related=[{"prefect.resource.id": f"prefect.{role}.{key}", "prefect.resource.role": role} for role, key in keys],
     )
@@ -43,7 +43,7 @@ class Liveness:
 
     def hear(self, run_id: UUID, event: Event) -> None:
         """Something happened to a run that is not here."""
-        if event.event == _HEARTBEAT or event.resource.get("prefect.state-type") in HELD:
+        if event.event == HEARTBEAT or event.resource.get("prefect.state-type") in HELD:
             self._orphans.sign(run_id)
         else:
             self._orphans.forget(run_id)

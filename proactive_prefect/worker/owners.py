@@ -14,10 +14,8 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import time
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -34,37 +32,11 @@ from prefect.client.schemas.objects import FlowRun, StateType, Worker
 from prefect.events import Event
 from prefect.exceptions import ObjectNotFound
 
+from ..prefect_api.signatures import IN_MESSAGE, SILENCE, Owner, owner_in, owner_of
 from .states import HELD, ON_THE_WAY, States
 
-SILENCE = 50.0  # seconds without a sign after which a run's worker on another machine is looked into
 _COMPANY = 600.0  # seconds for which a pool that another worker was noticed at counts as shared
 _PAGE = 200
-_IN_PID = re.compile(r"^(?P<worker>.*)@(?P<host>[^@#]*)#(?P<mark>[0-9a-f]{12}):\d+$")
-_IN_MESSAGE = re.compile(r"'(?P<worker>.*)' on (?P<host>\S*) \[(?P<mark>[0-9a-f]{12})\]$")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """One worker process: `mark` is its own, `worker` is the name that it shares with those before it."""
-
-    worker: str
-    host: str
-    mark: str
-
-    def signature(self, pid: int) -> str:
-        """For `infrastructure_pid`: this worker's process `pid`."""
-        return f"{self.worker}@{self.host}#{self.mark}:{pid}"
-
-    def claim(self) -> str:
-        """For the message of a claim."""
-        return f"Claimed by worker '{self.worker}' on {self.host} [{self.mark}]"
-
-
-def owner_of(flow_run: FlowRun) -> Owner | None:
-    """Who has signed for the run, if it was a worker of this type."""
-    message = (flow_run.state and flow_run.state.message) or ""
-    found = _IN_MESSAGE.search(message) or _IN_PID.match(flow_run.infrastructure_pid or "")
-    return Owner(**found.groupdict()) if found else None
 
 
 class Lock:
@@ -148,7 +120,7 @@ class Orphans:
 
     def is_claim_of_another(self, event: Event) -> bool:
         """Whether the event tells that another worker claimed a run."""
-        found = _IN_MESSAGE.search(event.resource.get("prefect.state-message") or "")
+        found = IN_MESSAGE.search(event.resource.get("prefect.state-message") or "")
         if event.resource.get("prefect.state-type") != StateType.PENDING:
             return False
         return found is not None and found["mark"] != self._me.mark
@@ -183,10 +155,7 @@ class Orphans:
         """Whose the run is. One that was cancelled right after it began has it in its former states only."""
         if (owner := owner_of(run)) is not None or run.state_type != StateType.CANCELLING:
             return owner
-        for state in reversed(await self._client.read_flow_run_states(run.id)):
-            if found := _IN_MESSAGE.search(state.message or ""):
-                return Owner(**found.groupdict())
-        return None
+        return owner_in(await self._client.read_flow_run_states(run.id))
 
     async def survey(self) -> None:
         """Learn of other workers, and which runs they hold now: at the start, and when events may have been missed."""

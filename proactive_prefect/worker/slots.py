@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from uuid import UUID
 
-from prefect.client.schemas.objects import FlowRun, WorkQueue
+from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
 
 
 def rule_owner(flow_run: FlowRun) -> str | None:
@@ -22,26 +22,28 @@ class Slots:
     """What one worker knows of limits: its own, and those it met elsewhere.
 
     Its own are `at_most` runs at once, and `of_an_owner` runs at once of rules of the same owner; None: no limit.
+    `chosen`: it takes from some of the queues only.
     """
 
-    def __init__(self, at_most: int | None, of_an_owner: int | None = None) -> None:
+    def __init__(self, at_most: int | None, of_an_owner: int | None = None, *, chosen: bool = False) -> None:
         self._at_most = at_most
         self._of_an_owner = of_an_owner
         self._was_full = False
         self._waiting: dict[UUID | None, list[FlowRun]] = {}
+        self._chosen = chosen
         self._queues_limited = False
-        self._queues_paused = True  # until they are known
+        self._open = False  # until the pool and its queues are known
 
     @property
     def unlimited(self) -> bool:
-        """Whether neither a limit of the worker nor a queue, as far as is known, keeps any run from starting."""
-        return self._at_most is None and not self._queues_limited and not self._queues_paused
+        """Whether any run of the pool may start, as far as is known: no limit, pause or choice of queues decides."""
+        return self._open and self._at_most is None and not self._chosen
 
-    def know(self, queues: Iterable[WorkQueue]) -> None:
-        """These are the queues of the pool, with their limits."""
-        queues = list(queues)
+    def know(self, pool: WorkPool, queues: Collection[WorkQueue]) -> None:
+        """These are the pool and its queues, with their limits and pauses."""
         self._queues_limited = any(queue.concurrency_limit is not None for queue in queues)
-        self._queues_paused = any(queue.is_paused for queue in queues)
+        paused = any(queue.is_paused for queue in queues)
+        self._open = pool.concurrency_limit is None and not self._queues_limited and not paused
 
     def admits(self, flow_run: FlowRun, at_work: Collection[FlowRun]) -> bool:
         """Whether the worker's own limits leave room for the run; where they do not, that is remembered."""

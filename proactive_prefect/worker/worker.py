@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,29 +18,27 @@ import httpx
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import Event
-from prefect.exceptions import ObjectNotFound
 from prefect.logging.loggers import get_worker_logger
 from prefect.workers.base import BaseWorker
 
 from ..errors import InputError
 from ..firing.pregate import is_settled
 from ..prefect_api import PrefectApi
+from ..prefect_api.signatures import Owner
 from ..settings import Settings
 from .attempt import AGAIN, Attempt
 from .job import ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult
 from .jobs import Jobs, environment
 from .liveness import Liveness
-from .owners import Lock, Orphans, Owner
+from .looks import Looks
+from .owners import Lock, Orphans
 from .seam import ControlChannel, heed_interrupt, serve_health
 from .shares import Shares
 from .slots import Slots
 from .spares import Spare, Spares
 from .states import States, is_passing
-from .turns import Turns
-from .wake import SLOW_LOOK, Alarm, Ears, FarLooks, asks_to_stop, freed_by
+from .wake import Ears, asks_to_stop, freed_by
 
-_AHEAD = 300.0  # seconds for which instants are fetched ahead
-_BLIND_LOOK = 10.0  # seconds between two looks while they do not: as often as any Prefect worker
 _AT_ONCE = 6  # runs between claim and Running at one time: the embedded database answers no faster to more
 _LONG_START = 5.0  # seconds after which a run that is not Running yet (it fetches its code) holds up no other
 
@@ -59,20 +56,20 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     def __init__(self, work_pool_name: str, **options: Any) -> None:
         super().__init__(work_pool_name, **options)
         self._settings = Settings()
-        self._queues: list[str] = sorted(options.get("work_queues") or [])
-        self._slots = Slots(options.get("limit"), self._settings.worker_owner_limit)
+        queues: list[str] = sorted(options.get("work_queues") or [])
+        self._slots = Slots(options.get("limit"), self._settings.worker_owner_limit, chosen=bool(queues))
         self._log = get_worker_logger(self)
         self._me = Owner(worker=self.name, host=socket.gethostname(), mark=uuid4().hex[:12])
         self._lock = Lock(self._settings.home, self._me, work_pool_name)
         self._pool_name = work_pool_name
         self._attempts: dict[UUID, Attempt] = {}
-        self._alarm, self._turns = Alarm(), Turns()
+        self._looks = Looks(
+            work_pool_name, queues, self._slots, begin=self._begin, begun=self._attempts, logger=self._log
+        )
         self._ears = Ears(heard=self._hear, reconnected=self._reconnected, logger=self._log)
-        self._control, self._looked_at = ControlChannel(), time.time()
-        self._far, self._paused, self._stopping = FarLooks(), False, False
+        self._control, self._stopping = ControlChannel(), False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
-        self._seeking: set[UUID] = set()
         self._taken: deque[UUID] = deque(maxlen=1000)  # states of runs that were begun: their events are no news
 
     async def start(
@@ -108,7 +105,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 await self._spares.start()
                 printer(f"Worker {self.name!r} started!")
                 if run_once:
-                    await self._look(0.0, far=False)
+                    await self._looks.look(self.client, 0.0, far=False)
                     await self._until_idle()
                 else:
                     await self._serve()
@@ -124,7 +121,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_in_touch())
             group.create_task(self._listen())
-            group.create_task(self._watch())
+            group.create_task(self._looks.watch(self.client, self._ears))
             group.create_task(self._spares.watch())
             group.create_task(self._states.keep_telling(self._starting.locked))
             group.create_task(self._liveness.watch(self._ears, self._attempts))
@@ -149,18 +146,16 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
 
     def is_worker_still_polling(self, query_interval_seconds: float) -> bool:
         """For the health check: whether the worker has looked for runs lately."""
-        return time.time() - self._looked_at < max(3 * SLOW_LOOK, 30 * query_interval_seconds)
+        return self._looks.is_regular(query_interval_seconds)
 
     def _reconnected(self) -> None:
         self._liveness.resurvey()
-        self._far.now()
-        self._alarm.ring()
+        self._looks.seek_all()
 
     def _hear(self, event: Event) -> None:
         kind = event.resource.get("prefect.state-type")
         if not event.resource.id.startswith("prefect.flow-run."):  # a deployment, a queue, or the pool changed
-            self._far.after_change()
-            self._alarm.ring()
+            self._looks.heed_change()
             return
         run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
         attempt = self._attempts.get(run_id)
@@ -170,87 +165,15 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             if (deployment := freed_by(event)) is not None:
                 self._use_free_slot(deployment)
         if kind == StateType.SCHEDULED and attempt is None and event.id not in self._taken:
-            self._seeking.add(run_id)
-            self._alarm.ring()
+            self._looks.seek(run_id)
         elif attempt is not None and asks_to_stop(event):
             self._spawn(attempt.cancel())
         elif kind == StateType.PAUSED and attempt is not None:
             self._spawn(attempt.suspend())
 
-    async def _watch(self) -> None:
-        """Look when something may be due. A look asks the server, which knows limits, priorities and pauses."""
-        while True:
-            began, far = time.time(), self._far.take()
-            try:
-                await self._look(self._alarm.lead(), far=far)
-                if far:
-                    self._far.done(began)
-            except Exception as error:
-                if far:
-                    self._far.now()
-                self._log.warning("Could not look for runs: %s", error or type(error).__name__)
-                await asyncio.sleep(2)
-            blind = [] if self._ears.connected else [time.time() + _BLIND_LOOK]
-            await self._alarm.wait(until=min([self._far.next(), *blind]))
-
-    async def _look(self, lead: float, *, far: bool) -> None:
-        """Ask for runs, begin those due within `lead` seconds, and on a far look set the alarm for later ones."""
-        if self._stopping:
-            return
-        sought, self._seeking, asked = self._seeking, set(), time.time()
-        self._looked_at = asked
-        try:
-            if far:
-                self._paused = (await self.client.read_work_pool(self._pool_name)).is_paused
-            if self._paused:  # its release is an event; to ask for runs meanwhile would disturb those who make them
-                self._far.at(asked + _BLIND_LOOK)
-                return
-            if not far and len(sought) == 1 and self._may_read_one(asked + lead):
-                flow_run = await self.client.read_flow_run(sought.pop())
-                if (later := self._begin_if_due(flow_run, asked + lead)) is not None:
-                    self._alarm.set(flow_run.id, later)
-                return
-            ask = self.client.get_scheduled_flow_runs_for_work_pool
-            before = datetime.fromtimestamp(asked + (_AHEAD if far else lead), UTC)
-            entries = await ask(self._pool_name, self._queues, scheduled_before=before)
-        except ObjectNotFound:
-            return  # the run is not there, or the pool: the next sign of life makes it
-        if far:
-            self._slots.know(await self.client.read_work_queues(self._pool_name))
-        instants: dict[UUID, float] = {}
-        for entry in entries:
-            sought.discard(entry.flow_run.id)
-            if (later := self._begin_if_due(entry.flow_run, asked + lead)) is not None:
-                instants[entry.flow_run.id] = later
-        self._alarm.renew(asked + lead, instants)
-        if far:
-            self._alarm.replace(instants)
-        elif sought - self._attempts.keys():
-            self._far.at(asked + 1)  # it may be for later: fetch its instant
-
-    def _may_read_one(self, until: float) -> bool:
-        """Whether the one run that an event told of can be read by itself, in a quarter of the time of a look.
-
-        Not where others are due as well, or a limit or a pause of the pool or of its queues decides which goes first.
-        """
-        pool_limit = self.work_pool.concurrency_limit
-        return pool_limit is None and not self._queues and self._slots.unlimited and not self._alarm.has(until)
-
-    def _begin_if_due(self, flow_run: FlowRun, until: float) -> float | None:
-        """Begin a run that waits and is due up to `until`; when one that is due later begins."""
-        due = self._turns.begins(flow_run)
-        waits = flow_run.state is None or flow_run.state.is_scheduled()  # a look tells of those that wait, without it
-        if flow_run.id in self._attempts or due is None or not waits:
-            return None
-        if due > until:
-            return due
-        self._alarm.unset(flow_run.id)
-        self._begin(flow_run)
-        return None
-
     def _begin(self, flow_run: FlowRun) -> None:
-        """Begin a run unless a limit of the worker's own is reached."""
-        if not self._slots.admits(flow_run, [each.flow_run for each in self._attempts.values()]):
+        """Begin a run unless the worker is stopping, or a limit of its own is reached."""
+        if self._stopping or not self._slots.admits(flow_run, [each.flow_run for each in self._attempts.values()]):
             return
         attempt = Attempt(flow_run, states=self._states, control=self._control, spares=self._spares)
         self._attempts[flow_run.id] = attempt
@@ -265,7 +188,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         except Exception as error:
             self._log.warning("Run %s was not started", flow_run.id, exc_info=not is_passing(error))
             if await attempt.put_off(error):
-                self._alarm.set(flow_run.id, time.time() + AGAIN)
+                self._looks.alarm.set(flow_run.id, time.time() + AGAIN)
         finally:
             del self._attempts[flow_run.id]
             if attempt.spare is not None:
@@ -277,7 +200,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if first is not None and first.id not in self._attempts and not self._stopping:
             self._begin(first)
         if self._slots.is_news() or self.work_pool.concurrency_limit is not None:
-            self._alarm.ring()
+            self._looks.alarm.ring()
 
     def _is_alone(self, attempt: Attempt) -> bool:
         """Whether no other run of its deployment is known to be at work, here or at another worker."""
@@ -296,7 +219,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             if not claim.won:
                 reading.cancel()
                 if claim.again is not None:
-                    self._alarm.set(flow_run.id, claim.again)
+                    self._looks.alarm.set(flow_run.id, claim.again)
                     self._slots.wait(flow_run)
                 return
             attempt.claimed = True

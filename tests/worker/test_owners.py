@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 
-from proactive_prefect.worker.owners import Lock, Owner
+from proactive_prefect.prefect_api.signatures import Owner
+from proactive_prefect.worker.owners import Lock
 
 from ..support import wait_until
 from .conftest import Project, now

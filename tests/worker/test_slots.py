@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from uuid import uuid4
 
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
 
 from proactive_prefect.worker.slots import Slots
 
@@ -39,3 +39,21 @@ def test_a_broken_rule_has_no_owner() -> None:
     """What a run carries comes from outside: a text that is no rule limits nobody."""
     for rule in ("not json", "[]", 7, None):
         assert Slots(None, of_an_owner=1).admits(FlowRun(flow_id=uuid4(), parameters={"rule": rule}), [run("a")])
+
+
+def test_whether_any_run_may_start_is_known_of_the_pool_and_its_queues() -> None:
+    """Where a limit, a pause or a choice of queues decides which run goes first, Prefect has to be asked."""
+    pool = WorkPool(name="p", type="proactive", default_queue_id=uuid4())
+    queue = WorkQueue(name="q", work_pool_id=uuid4())
+    slots = Slots(None)
+    assert not slots.unlimited  # nothing is known yet
+    slots.know(pool, [queue])
+    assert slots.unlimited
+    for case in (queue.model_copy(update={"concurrency_limit": 3}), queue.model_copy(update={"is_paused": True})):
+        slots.know(pool, [queue, case])
+        assert not slots.unlimited
+    slots.know(pool.model_copy(update={"concurrency_limit": 3}), [queue])
+    assert not slots.unlimited
+    for other in (Slots(2), Slots(None, chosen=True)):
+        other.know(pool, [queue])
+        assert not other.unlimited

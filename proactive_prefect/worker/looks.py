@@ -1,0 +1,136 @@
+"""The worker's looks for runs: the server is asked, which knows limits, priorities and pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Container
+from datetime import UTC, datetime
+from logging import Logger, LoggerAdapter
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+
+from .slots import Slots
+from .turns import Turns
+from .wake import SLOW_LOOK, Alarm, Ears, FarLooks
+
+_AHEAD = 300.0  # seconds for which instants are fetched ahead
+_BLIND_LOOK = 10.0  # seconds between two looks while no events arrive: as often as any Prefect worker
+
+
+class Looks:
+    """Looks when something may be due, begins what is, and sets the alarm for what will be.
+
+    `begin` is called with each run that is due; `begun` holds those that were begun and have not ended.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        queues: list[str],
+        slots: Slots,
+        *,
+        begin: Callable[[FlowRun], None],
+        begun: Container[UUID],
+        logger: Logger | LoggerAdapter[Any],
+    ) -> None:
+        self._pool = pool
+        self._queues = queues
+        self._slots = slots
+        self._begin = begin
+        self._begun = begun
+        self._logger = logger
+        self._turns = Turns()
+        self._sought: set[UUID] = set()
+        self._paused = False
+        self.alarm = Alarm()
+        self.far = FarLooks()
+        self.last = time.time()
+
+    def seek(self, run_id: UUID) -> None:
+        """An event told of a run that is or will be due."""
+        self._sought.add(run_id)
+        self.alarm.ring()
+
+    def seek_all(self) -> None:
+        """Events may have been missed."""
+        self.far.now()
+        self.alarm.ring()
+
+    def heed_change(self) -> None:
+        """A deployment, a queue, or the pool changed."""
+        self.far.after_change()
+        self.alarm.ring()
+
+    def is_regular(self, every: float) -> bool:
+        """Whether there was a look lately, for a worker that were to look `every` so many seconds."""
+        return time.time() - self.last < max(3 * SLOW_LOOK, 30 * every)
+
+    async def watch(self, client: PrefectClient, ears: Ears) -> None:
+        """Look until cancelled."""
+        while True:
+            began, far = time.time(), self.far.take()
+            try:
+                await self.look(client, self.alarm.lead(), far=far)
+                if far:
+                    self.far.done(began)
+            except Exception as error:
+                if far:
+                    self.far.now()
+                self._logger.warning("Could not look for runs: %s", error or type(error).__name__)
+                await asyncio.sleep(2)
+            blind = [] if ears.connected else [time.time() + _BLIND_LOOK]
+            await self.alarm.wait(until=min([self.far.next(), *blind]))
+
+    async def look(self, client: PrefectClient, lead: float, *, far: bool) -> None:
+        """Ask for runs, begin those due within `lead` seconds, and on a far look set the alarm for later ones."""
+        sought, self._sought, asked = self._sought, set(), time.time()
+        self.last = asked
+        try:
+            if far:
+                pool = await client.read_work_pool(self._pool)
+                self._paused = pool.is_paused
+            if self._paused:  # its release is an event; to ask for runs meanwhile would disturb those who make them
+                self.far.at(asked + _BLIND_LOOK)
+                return
+            if not far and len(sought) == 1 and self._slots.unlimited and not self.alarm.has(asked + lead):
+                await self._read(client, sought.pop(), asked + lead)
+                return
+            before = datetime.fromtimestamp(asked + (_AHEAD if far else lead), UTC)
+            ask = client.get_scheduled_flow_runs_for_work_pool
+            entries = await ask(self._pool, self._queues, scheduled_before=before)
+            if far:
+                self._slots.know(pool, await client.read_work_queues(self._pool))
+        except ObjectNotFound:
+            return  # the run is not there, or the pool: the next sign of life makes it
+        instants: dict[UUID, float] = {}
+        for entry in entries:
+            sought.discard(entry.flow_run.id)
+            if (later := self._begin_if_due(entry.flow_run, asked + lead)) is not None:
+                instants[entry.flow_run.id] = later
+        self.alarm.renew(asked + lead, instants)
+        if far:
+            self.alarm.replace(instants)
+        elif any(run_id not in self._begun for run_id in sought):
+            self.far.at(asked + 1)  # it may be for later: fetch its instant
+
+    async def _read(self, client: PrefectClient, run_id: UUID, until: float) -> None:
+        """Look at one run by itself, in half the time, where no limit and no pause decides which goes first."""
+        if (later := self._begin_if_due(await client.read_flow_run(run_id), until)) is not None:
+            self.alarm.set(run_id, later)
+
+    def _begin_if_due(self, flow_run: FlowRun, until: float) -> float | None:
+        """Begin a run that waits and is due up to `until`; when one that is due later begins."""
+        due = self._turns.begins(flow_run)
+        waits = flow_run.state is None or flow_run.state.is_scheduled()  # a pool's answer has those that wait, only
+        if flow_run.id in self._begun or due is None or not waits:
+            return None
+        if due > until:
+            return due
+        self.alarm.unset(flow_run.id)
+        self._begin(flow_run)
+        return None
