@@ -31,7 +31,8 @@ class Life:
     def __init__(self, folder: Path, **env: str) -> None:
         self.folder, self.env = folder, env
         (folder / "prefect").mkdir()
-        self.server, self.process = start_server(folder / "prefect")
+        # No worker takes these runs. To mark all of them late is most of the server's work then, and not the subject.
+        self.server, self.process = start_server(folder / "prefect", PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED="false")
         self.port = free_port()
         self.gateway: Gateway | None = None
 
