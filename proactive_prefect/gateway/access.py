@@ -77,6 +77,14 @@ def session_of(settings: Settings, request: Request) -> Role | None:
     return "operator" if role == "operator" else "reader"
 
 
+def is_operator(settings: Settings, request: Request) -> bool:
+    """Whether the operator asks: by the token, or from the page. For routes that answer everybody else alike."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind:
+        return kind.lower() == "bearer" and role_of(settings, token.strip()) == "operator"
+    return session_of(settings, request) == "operator" and _is_from_page(request)
+
+
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="The operator's token, or the read token.")
 _in_address = APIKeyQuery(name="token", auto_error=False, scheme_name="read token", description="The read token.")
 _Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]

@@ -14,7 +14,7 @@ from sqlmodel import col
 from ..firing.atdoor import judge_calls
 from ..firing.gate import Hold, Skip
 from ..ledger.tables import Delivery
-from .access import role_of
+from .access import is_operator
 from .delivery import Call, row_of
 from .doors import Door
 from .origin import origin
@@ -40,8 +40,7 @@ class Rehearsal(BaseModel):
 
 def operators_door(service: Service, rule_id: str, request: Request) -> Door:
     """The webhook of that id, for its operator. Raises HTTPException: 401 for anybody else, 404."""
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or role_of(service.settings, token.strip()) != "operator":
+    if not is_operator(service.settings, request):
         raise HTTPException(401, "no such webhook, or not its secret", {"WWW-Authenticate": "Bearer"})
     door = service.doors.get(rule_id)
     if door is None:

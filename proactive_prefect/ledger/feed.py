@@ -39,6 +39,7 @@ _PRUNE_EVERY = timedelta(hours=1)
 _NEWS = timedelta(days=1)
 _WAITING = 10_000  # changes that wait to be applied; beyond, they are left to the next look
 _BATCH = 200
+_GATHER = 0.1  # seconds: to ask Prefect about the runs of a burst one by one would cost it as much as to make them
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -110,9 +111,10 @@ class Feeder:
 
     async def _apply(self) -> None:
         batch = [await self._changes.get()]
-        while len(batch) < _BATCH and not self._changes.empty():
-            batch.append(self._changes.get_nowait())
         try:
+            await asyncio.sleep(_GATHER)
+            while len(batch) < _BATCH and not self._changes.empty():
+                batch.append(self._changes.get_nowait())
             await self._apply_batch(batch)
         except BaseException:
             self._look.set()  # what is not applied now is found by a look

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from playwright.async_api import expect
 
@@ -62,3 +63,27 @@ async def test_an_operator_pauses_resumes_and_runs_a_rule(life: Life) -> None:
         before = len(life.runs("by-hand", "Completed"))
         await rule.get_by_role("button", name="Run now").click()
         await wait_until(lambda: len(life.runs("by-hand", "Completed")) > before, what="it ran", timeout=120, every=1)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("browser")
+async def test_an_operator_sees_a_delivery_tries_it_and_replays_it(life: Life) -> None:
+    """What a caller sent is on the page as it comes; a dry run says what it would do; a replay is a run more."""
+    async with chromium() as browser, browsing(browser) as (tab, heard):
+        await tab.goto(f"{life.up['gateway_url']}/?token={life.up['token']}")
+        await is_live(tab)
+        hook = life.up["webhooks"]["door"]
+        async with httpx.AsyncClient(timeout=60, headers={"X-Webhook-Secret": hook["secret"]}) as http:
+            answer = (await http.post(hook["url"], json={"text": "by the page"})).raise_for_status().json()
+        row = tab.locator(f'#deliveries-body [data-delivery="{answer["delivery_id"]}"]')
+        await expect(row).to_contain_text("has its run", timeout=PATIENT)
+        await row.get_by_role("button", name="Show").click()
+        dialog = tab.get_by_role("dialog")
+        await expect(dialog.locator("pre")).to_contain_text("by the page")
+        await dialog.get_by_role("button", name="Dry run").click()
+        await expect(dialog.locator(".told")).to_have_text("It would run.", timeout=PATIENT)
+        before = len(life.runs("door", "Completed"))
+        await dialog.get_by_role("button", name="Replay").click()
+        await dialog.get_by_role("button", name="Replay").click()
+        await wait_until(lambda: len(life.runs("door", "Completed")) > before, what="it ran", timeout=120, every=1)
+        assert heard.complaints() == []

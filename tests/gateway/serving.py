@@ -18,6 +18,7 @@ from proactive_prefect.gateway.samples import Samples
 from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.prefect_api import PrefectApi
 from proactive_prefect.settings import Settings
+from proactive_prefect.webhooks.inbox import Inbox
 from tests.support import free_port, wait_until
 
 TOKEN, READ = "operator-3f1c8a72", "read-b9d64e05"
@@ -33,11 +34,13 @@ class Known:
     samples: Samples = field(init=False)
     push: Push = field(init=False)
     calendar: Calendar = field(init=False)
+    inbox: Inbox = field(init=False)
 
     def __post_init__(self) -> None:
         self.samples = Samples()
         self.push = Push(self.ledger, self.samples)
         self.calendar = Calendar(self.ledger, self.settings)
+        self.inbox = Inbox(self.ledger)
 
 
 @contextlib.asynccontextmanager

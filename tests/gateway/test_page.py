@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +15,10 @@ from playwright.async_api import Browser, Page, expect
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import select
 
-from proactive_prefect.gateway import calendar, missed, page, rules, stream
+from proactive_prefect.gateway import calendar, deliveries, missed, page, rules, stream
 from proactive_prefect.gateway import why as whys
 from proactive_prefect.ledger.db import Ledger, open_ledger
+from proactive_prefect.ledger.deliveries import insert_new
 from proactive_prefect.ledger.occurrences import apply
 from proactive_prefect.ledger.tables import Resolution
 from proactive_prefect.prefect_api import connect
@@ -27,11 +29,12 @@ from tests.gateway.serving import READ, TOKEN, Known, serving
 from tests.ledger.histories import LONG_AGO, a_run, story
 from tests.ledger.test_why import RAN, note, seen
 from tests.support import free_port, wait_until
+from tests.webhooks.calls import a_call
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 fixture = pytest_asyncio.fixture(loop_scope="module")
 
-ROUTERS = (page.router, rules.router, stream.router, calendar.router, missed.router, whys.router)
+ROUTERS = (page.router, rules.router, stream.router, calendar.router, missed.router, whys.router, deliveries.router)
 NOW = datetime.now(UTC)
 MARKUP = '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script><b>bold</b> javascript:alert(1)'
 HELD = ("PAUSED/Missed",)
@@ -72,6 +75,11 @@ async def known(tmp_path: Path) -> AsyncIterator[Known]:
             for number in range(3):
                 due = NOW - timedelta(minutes=30 - number)
                 await became(ledger, f"held-{number}", *HELD, due=due, rule="mail", said="its worker was away")
+            async with ledger.write() as session:
+                headers = json.dumps({"content-type": "application/json", "x-api-key": "sk-1", "x-note": MARKUP})
+                sent = json.dumps({"text": MARKUP})
+                call = a_call("their-id", due_at=NOW, status="dispatched", run_id="good", headers=headers, payload=sent)
+                await insert_new(session, [call], {})
             yield Known(settings, ledger, away)
 
 
@@ -247,6 +255,33 @@ async def test_markup_from_outside_stays_text(shown: tuple[Page, Heard], url: st
     for way in ways:
         refused = await tab.evaluate(f"() => {{ try {{ {way}; return null }} catch (error) {{ return error.name }} }}")
         assert refused == "TypeError", way
+
+
+async def test_a_delivery_is_shown_replayed_and_erased(shown: tuple[Page, Heard]) -> None:
+    """What its caller sent stays text, without what may be a secret; a replay is one more, an erasure lasts."""
+    tab, heard = shown
+    rows, dialog = tab.locator("#deliveries-body .row"), tab.get_by_role("dialog")
+    await expect(rows).to_have_count(1)
+    await expect(rows).to_contain_text("has its run")
+    await rows.get_by_role("button", name="Show delivery their-id of hook").click()
+    await expect(dialog.locator("pre")).to_contain_text(json.dumps(MARKUP))
+    await dialog.get_by_text("3 headers").click()
+    await expect(dialog).to_contain_text(MARKUP)
+    await expect(dialog).to_contain_text("(redacted)")
+    assert "sk-1" not in await tab.content()
+    assert await tab.locator("dialog img, dialog script, dialog b").count() == 0
+    await dialog.get_by_role("button", name="Replay").click()
+    await dialog.get_by_role("button", name="Replay").click()
+    await expect(rows).to_have_count(2)
+    await expect(rows.first).to_contain_text("waiting")
+    await rows.last.get_by_role("button", name="Show").click()
+    await dialog.get_by_role("button", name="Erase").click()
+    await dialog.get_by_role("button", name="Erase").click()
+    await expect(rows.last).to_contain_text("4 bytes")  # null
+    await rows.last.get_by_role("button", name="Show").click()
+    await expect(dialog).to_contain_text("Headers and payload were taken away.")
+    assert await dialog.get_by_role("button", name="Replay").count() == 0
+    assert heard.complaints() == []
 
 
 async def test_nothing_is_asked_of_any_other_host(shown: tuple[Page, Heard], url: str) -> None:

@@ -47,6 +47,8 @@ export const post = (path, body) =>
     body: body === undefined ? undefined : JSON.stringify(body),
   });
 
+const erased = (path) => ask(path, { method: "DELETE", headers: HEADERS });
+
 const RULES = "api/v1/proactive/rules";
 
 export const session = () => get("api/v1/proactive/session");
@@ -60,4 +62,12 @@ export const calendar = (start, end) =>
 
 export const tell = (rule, what) => post(`${RULES}/${encodeURIComponent(rule)}/${what}`);
 export const resolve = (decision) => post("api/v1/proactive/missed/resolve", decision);
+const DELIVERIES = "api/v1/proactive/deliveries";
+const named = (id) => `${DELIVERIES}/${encodeURIComponent(id)}`;
+export const deliveries = () => get(DELIVERIES, { limit: 50 });
+export const delivery = (id) => get(named(id));
+export const replay = (id) => post(`${named(id)}/replay`);
+export const erase = (id) => erased(named(id));
+export const dryRun = (webhook, payload) => post(`hooks/${encodeURIComponent(webhook)}?dry_run`, payload);
+
 export const logout = () => post("logout");

@@ -78,6 +78,8 @@ const rules = asker("rules", async () => {
   }
 });
 
+const deliveries = asker("deliveries", async () => note({ deliveries: await api.deliveries() }));
+
 const state = asker("state", async () => note({ state: await api.state() }));
 
 const latest = asker("latest", async () => {
@@ -101,11 +103,15 @@ function hear(events) {
 /** Everything, now. */
 export async function loadAll() {
   changed.add("*");
-  await Promise.all([calendar.run(), missed.run(), rules.run(), state.run(), store.session.push && latest.run()]);
+  const more = [store.session.push && latest.run(), store.session.role === "operator" && deliveries.run()];
+  await Promise.all([calendar.run(), missed.run(), rules.run(), state.run(), ...more]);
 }
 
 /** The calendar only: another part of it is to be shown. */
 export const loadCalendar = () => calendar.run();
+
+/** The inbox only: something was done there. */
+export const loadDeliveries = () => deliveries.run();
 
 /** What `event` may have changed. */
 export function loadAfter(event) {
@@ -114,6 +120,7 @@ export function loadAfter(event) {
   rules.soon();
   calendar.soon();
   missed.soon();
+  if (event.source === "webhook" && store.session.role === "operator") deliveries.soon();
 }
 
 /** The `seq` of the last event that is known; null before any is. */

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import * as calendar from "./calendar.js";
+import * as deliveries from "./deliveries.js";
 import * as dialog from "./dialog.js";
 import * as header from "./header.js";
 import { lastSeen, loadAfter, loadAll, loadHealth } from "./load.js";
@@ -24,6 +25,7 @@ function draw() {
   running.drawLatest();
   calendar.draw();
   rules.draw();
+  deliveries.draw();
 }
 
 function pressed(event) {

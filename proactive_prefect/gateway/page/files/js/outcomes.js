@@ -19,12 +19,22 @@ export const OUTCOMES = {
   deleted: ["deleted", "–", "calm"],
 };
 
-export const word = (outcome) => OUTCOMES[outcome]?.[0] ?? outcome;
-export const tone = (outcome) => OUTCOMES[outcome]?.[2] ?? "calm";
+// Of deliveries, which are no occurrences: they are not filtered by.
+const STATUSES = {
+  waiting: ["waiting", "○", "soon"],
+  dispatched: ["has its run", "✓", "good"],
+  joined: ["part of another's run", "✓", "calm"],
+  undeliverable: ["undeliverable", "✕", "bad"],
+};
+
+const known = (outcome) => OUTCOMES[outcome] ?? STATUSES[outcome];
+
+export const word = (outcome) => known(outcome)?.[0] ?? outcome;
+export const tone = (outcome) => known(outcome)?.[2] ?? "calm";
 
 /** The sign of an outcome; screen readers hear its word. */
 export function sign(outcome) {
-  const mark = h("span", { "aria-hidden": "true" }, OUTCOMES[outcome]?.[1] ?? "·");
+  const mark = h("span", { "aria-hidden": "true" }, known(outcome)?.[1] ?? "·");
   return h("span", { class: `sign ${tone(outcome)}`, title: word(outcome) }, mark, hidden(word(outcome)));
 }
 

@@ -10,6 +10,7 @@ export const store = {
   calendar: null, // the part that is shown
   missed: null,
   rules: null,
+  deliveries: null, // the latest of them
   state: null,
   latest: [],
   stream: "connecting",
