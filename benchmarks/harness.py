@@ -1,7 +1,7 @@
 """What the benchmarks of running share: one Prefect server, the sides beside each other on it, and what they used.
 
-Every side runs the same flow (`tick`, below), whose first line writes the time. Sides are asked in turn, so that what
-the machine does meanwhile falls on all of them.
+Every side runs the same flow: `tick`, below, whose first line writes the time, or `stay`, which goes on after it. Sides
+are asked in turn, so that what the machine does meanwhile falls on all of them.
 """
 
 from __future__ import annotations
@@ -51,6 +51,13 @@ def tick(file: str, key: str = ""):
         key = f"{os.environ.get('BENCH_SIDE', '')}{flow_run.scheduled_start_time.timestamp()}"
     with open(file, "a") as out:
         out.write(f"{key} {at}\\n")
+
+
+@flow
+def stay(file: str, key: str):
+    with open(file, "a") as out:
+        out.write(f"{key}|{os.getpid()} {time.time()}\\n")
+    time.sleep(600)
 
 
 if __name__ == "__main__":
@@ -164,18 +171,18 @@ class Bench:
             [sys.executable, *command], env=env, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
         )
 
-    async def deploy(self, side: str, count: int = 1, **options: Any) -> None:
+    async def deploy(self, side: str, count: int = 1, *, flow: str = "tick", **options: Any) -> None:
         """Deploy the flow `count` times to the pool of `side`, made of the type that the side works."""
         kind = "proactive" if side == OURS else "process"
         await self.client.create_work_pool(WorkPoolCreate(name=pool_of(side), type=kind), overwrite=True)
-        flow_id = await self.client.create_flow_from_name("tick")
+        flow_id = await self.client.create_flow_from_name(flow)
         step = {"prefect.deployments.steps.set_working_directory": {"directory": str(self.folder)}}
         for number in range(count):
             made = await self.client.create_deployment(
                 flow_id=flow_id,
                 name=f"{side}-{number}",
                 work_pool_name=pool_of(side),
-                entrypoint="flows.py:tick",
+                entrypoint=f"flows.py:{flow}",
                 pull_steps=[step],
                 parameters={"file": str(self.lines)},
                 **options,
@@ -185,10 +192,14 @@ class Bench:
     async def work(self, side: str, count: int = 1, *, api_url: str | None = None, **options: Any) -> None:
         """Deploy for a worker side and start its worker."""
         await self.deploy(side, count, **options)
-        kind = "proactive" if side == OURS else "process"
-        self.start(side, ["-m", "prefect", "worker", "start", "--type", kind, "--pool", pool_of(side)], api_url)
+        self.start_worker(side, api_url)
         log = self.folder / f"{side}.log"
         await wait_until(lambda: "started!" in log.read_text(), what=f"worker of {side} started", timeout=120)
+
+    def start_worker(self, side: str, api_url: str | None = None) -> None:
+        """Start the worker of a side."""
+        kind = "proactive" if side == OURS else "process"
+        self.start(side, ["-m", "prefect", "worker", "start", "--type", kind, "--pool", pool_of(side)], api_url)
 
     async def serve(self, count: int = 1, *, every: float | None = None, anchor: datetime | None = None) -> None:
         """Start `serve()` with `count` deployments, due each `every` seconds from `anchor` if given."""
