@@ -97,7 +97,9 @@ async def shown(browser: Browser, url: str) -> AsyncIterator[tuple[Page, Heard]]
         await tab.goto(f"{url}/?token={TOKEN}")
         await tab.goto(f"{url}/#view=agenda")
         await is_live(tab)
-        await expect(tab.locator("#missed-body .row")).to_have_count(3)
+        for there, count in (("#missed-body .row", 3), ("[data-rule]", 3), ("#deliveries-body .row", 1)):
+            await expect(tab.locator(there)).to_have_count(count)
+        await expect(tab.locator("#calendar-body .line").first).to_be_visible()
         yield tab, heard
 
 

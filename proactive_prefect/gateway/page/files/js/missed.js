@@ -34,7 +34,8 @@ export function draw() {
   const total = store.missed?.total ?? 0;
   document.getElementById("missed-title").textContent = total ? `Missed · ${total}` : "Missed";
   document.getElementById("missed-before-field").hidden = total < 2 && !before().value;
-  const from = [items, [...store.selected], store.missed?.left_out, store.problems.missed, mayAct(), total];
+  const same = items.map((item) => ({ ...item, late_by: null })); // told anew with each answer, and not shown
+  const from = [same, [...store.selected], store.missed?.left_out, store.problems.missed, mayAct(), total];
   redraw(document.getElementById("missed-body"), from, () => {
     if (store.missed === null) return h("p", { class: "dim" }, store.problems.missed ?? "…");
     return [
