@@ -137,7 +137,8 @@ class Everything:
 
         if self._api is None:
             return
-        api, runs = self._api, await claimed_runs(self._api, self._settings.work_pool)
+        pools = {"name": {"any_": [self._settings.work_pool]}}
+        api, runs = self._api, await claimed_runs(self._api, pools)
         if self._server is None:
             runs = [run for run in runs if of_this_machine(run, psutil.pid_exists)]
         elif crashed:  # what was claimed since we began is being worked on

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,14 +13,17 @@ _PAGE = 200
 Run = dict[str, Any]
 
 
-async def claimed_runs(api: PrefectApi, pool: str) -> list[Run]:
-    """All runs of a work pool that some process has claimed and not ended: Pending, Running, Cancelling."""
+async def claimed_runs(api: PrefectApi, pools: Mapping[str, Any]) -> list[Run]:
+    """All runs that some process has claimed and not ended: Pending, Running, Cancelling.
+
+    Of the work pools that pass Prefect's filter `pools`.
+    """
     found: list[Run] = []
     while True:
         page: list[Run] = await api.post(
             "/flow_runs/filter",
             {
-                "work_pools": {"name": {"any_": [pool]}},
+                "work_pools": pools,
                 "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
                 "sort": "EXPECTED_START_TIME_ASC",
                 "limit": _PAGE,

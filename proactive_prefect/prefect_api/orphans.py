@@ -16,13 +16,12 @@ from prefect.client.schemas.objects import FlowRun, Worker
 from prefect.states import Cancelled, Crashed
 
 from .client import PrefectApi, Refused
+from .leftovers import claimed_runs
 from .runs import read_run, run_states, set_state
 from .signatures import HEARTBEAT, SILENCE, Owner, owner_in, owner_of
 
 log = logging.getLogger("proactive.missed")
 
-_HELD = ("PENDING", "RUNNING", "CANCELLING")
-_PAGE = 200
 _TOUCH = 20.0  # seconds that may lie between two looks that count as one watch
 
 
@@ -43,7 +42,8 @@ class Watch:
         now = time.monotonic()
         if now - self._last > _TOUCH:
             self._since = now
-        old = [run for run in await self._held() if self._is_old(run)]
+        claimed = await claimed_runs(self._api, {"type": {"any_": ["proactive"]}})
+        old = [run for run in map(FlowRun.model_validate, claimed) if self._is_old(run)]
         self._last = time.monotonic()
         if not old or now - self._since < self._silence:
             return []
@@ -56,20 +56,6 @@ class Watch:
                 if not await self._gave_sign(run):  # both are silent: one message may be lost on a busy machine
                     ended += await self._end(run, owner)
         return ended
-
-    async def _held(self) -> list[FlowRun]:
-        found: list[FlowRun] = []
-        while True:
-            body = {
-                "flow_runs": {"state": {"type": {"any_": _HELD}}},
-                "work_pools": {"type": {"any_": ["proactive"]}},
-                "limit": _PAGE,
-                "offset": len(found),
-            }
-            page = [FlowRun.model_validate(run) for run in await self._api.post("/flow_runs/filter", body)]
-            found += page
-            if len(page) < _PAGE:
-                return found
 
     def _is_old(self, run: FlowRun) -> bool:
         return run.state is not None and datetime.now(UTC) - run.state.timestamp > timedelta(seconds=self._silence)

@@ -3,7 +3,7 @@
 import { mayAct } from "./actions.js";
 import * as api from "./api.js";
 import { confirm, open, toast } from "./dialog.js";
-import { button, h, hidden, link, redraw } from "./dom.js";
+import { button, h, hidden, link, pair, redraw } from "./dom.js";
 import { loadDeliveries } from "./load.js";
 import { sign, word } from "./outcomes.js";
 import { matchesRule, store } from "./store.js";
@@ -66,8 +66,6 @@ async function show(id) {
   const told = h("div", { class: "told", role: "status" });
   open(`Delivery to ${one.webhook}`, facts(one), sent(one), one.erased_at === null && buttons(one, told), told);
 }
-
-const pair = (name, ...value) => [h("dt", {}, name), h("dd", {}, ...value)];
 
 function facts(one) {
   return h(

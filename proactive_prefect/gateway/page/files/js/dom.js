@@ -27,6 +27,9 @@ export function button(text, { key, run, ...props }) {
   return h("button", { type: "button", "data-key": key, on: { click: run }, ...props }, text);
 }
 
+/** A name and its value, for a `dl`. */
+export const pair = (name, ...value) => [h("dt", {}, name), h("dd", {}, ...value)];
+
 /** Text for screen readers only. */
 export function hidden(text) {
   return h("span", { class: "hidden-text" }, text);

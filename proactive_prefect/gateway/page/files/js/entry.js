@@ -3,7 +3,7 @@
 import { mayAct, tellRule } from "./actions.js";
 import { why } from "./api.js";
 import { open } from "./dialog.js";
-import { button, h, link } from "./dom.js";
+import { button, h, link, pair } from "./dom.js";
 import { decisions } from "./missed.js";
 import { outcomeOf, sign, word } from "./outcomes.js";
 import { runUrl } from "./running.js";
@@ -14,8 +14,6 @@ export function showEntry(entry) {
   const box = open(entry.source_ref, facts(entry), mayAct() && buttons(entry), entry.always_running ? null : reasons(entry));
   return box;
 }
-
-const pair = (name, ...value) => [h("dt", {}, name), h("dd", {}, ...value)];
 
 function facts(entry) {
   const became = outcomeOf(entry);
