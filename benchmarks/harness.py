@@ -109,13 +109,24 @@ class CountingProxy:
         self._target = int(api_url.rsplit(":", 1)[1].split("/")[0])
         self.port = free_port()
         self.requests: list[str] = []
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> CountingProxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        await self.mend()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self.cut()
+
+    async def mend(self) -> None:
+        """Let connections through, at the beginning or again."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+
+    def cut(self) -> None:
+        """Break all connections off, and take no new ones."""
         self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -123,8 +134,11 @@ class CountingProxy:
         except OSError:  # the server is away
             writer.close()
             return
+        both = {back, writer}
+        self._writers |= both
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(self._pass(reader, back, count=True), self._pass(there, writer, count=False))
+        self._writers -= both
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool) -> None:
         with contextlib.suppress(ConnectionError):

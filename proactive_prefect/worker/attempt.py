@@ -20,6 +20,7 @@ from .spares import Spare, Spares
 from .states import States, is_passing, name_of_end
 from .voice import repeat
 from .wire import Message
+from .wake import asks_to_stop
 
 _MIB = 1024 * 1024
 AGAIN = 3.0  # seconds until a run is tried again that could not be started for a reason that passes
@@ -188,8 +189,12 @@ class Attempt:
             await asyncio.wait_for(self.spare.ended(), self._grace)
         self.spare.kill()
 
-    async def suspend(self) -> None:
-        """Tell the flow that it was suspended from outside, if it still is: it stops at its next boundary."""
-        state = await self._states.current(self.flow_run.id)
-        if state is not None and state.is_paused() and self.spare is not None and self.spare.alive:
+    async def catch_up(self) -> None:
+        """Heed what its state asks for: to stop, or to stop at the flow's next boundary since it was suspended."""
+        state = await self._states.learn(self.flow_run.id)
+        if state is None or self.spare is None or not self.spare.alive:
+            return
+        if asks_to_stop(state.type, state.name):
+            await self.cancel()
+        elif state.is_paused():
             self.spare.channel.send({"suspended": state.model_dump(mode="json")})

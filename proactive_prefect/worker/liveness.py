@@ -1,4 +1,4 @@
-"""Signs of life of the runs of this worker, and a look at those of others: what is dead is settled."""
+"""Signs of life of this worker's runs, what they missed while no events came, and a look at others': what is dead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from logging import Logger, LoggerAdapter
 from typing import Any
 from uuid import UUID
 
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import Event, emit_event
 
 from ..prefect_api.signatures import HEARTBEAT
@@ -19,6 +19,7 @@ from .states import HELD
 from .wake import Ears
 
 _LOOK_EVERY = 5.0  # seconds between two looks for dead workers: no request unless there may be one
+_WORKS = (StateType.PENDING, StateType.RUNNING)  # states in which nothing is asked of a run
 _SIGN_EVERY = 20.0  # seconds between two signs of life for a run
 
 
@@ -39,7 +40,7 @@ class Liveness:
     def __init__(self, orphans: Orphans, logger: Logger | LoggerAdapter[Any]) -> None:
         self._orphans = orphans
         self._logger = logger
-        self._survey = True
+        self._survey, self._missed = True, False
 
     def hear(self, run_id: UUID, event: Event) -> None:
         """Something happened to a run that is not here."""
@@ -66,8 +67,8 @@ class Liveness:
         return self._survey or self._orphans.company
 
     def resurvey(self) -> None:
-        """Events may have been missed: ask once which runs others hold."""
-        self._survey = True
+        """Events may have been missed: ask once which runs others hold, and what is asked of those here."""
+        self._survey = self._missed = True
 
     async def watch(self, ears: Ears, attempts: Mapping[UUID, Attempt]) -> None:
         """Look and sign until cancelled. Only who hears the others may judge them by their silence."""
@@ -77,8 +78,11 @@ class Liveness:
                 await self._orphans.settle_local()
                 if ears.connected:
                     if self._survey:
-                        await self._orphans.survey()
-                        self._survey = False
+                        self._missed = False
+                        held = await self._orphans.survey()
+                        silent = [one for run_id, one in attempts.items() if held.get(run_id) not in _WORKS]
+                        await asyncio.gather(*(attempt.catch_up() for attempt in silent))
+                        self._survey = self._missed
                     await self._orphans.settle_silent(attempts)
             except Exception as error:
                 self._logger.warning("Could not settle the runs of a dead worker: %s", error or type(error).__name__)

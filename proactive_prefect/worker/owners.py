@@ -157,16 +157,21 @@ class Orphans:
             return owner
         return owner_in(await self._client.read_flow_run_states(run.id))
 
-    async def survey(self) -> None:
-        """Learn of other workers, and which runs they hold now: at the start, and when events may have been missed."""
+    async def survey(self) -> dict[UUID, StateType | None]:
+        """Learn of other workers, and which runs they hold now: at the start, and when events may have been missed.
+
+        Gives the kinds of states of all runs that are held.
+        """
         if any(each.name != self._me.worker for each in await self._online()):
             self.meet()
-        owners = {run.id: await self._owner(run) for run in await self.held()}
+        held = await self.held()
+        owners = {run.id: await self._owner(run) for run in held}
         known = {run_id for run_id, owner in owners.items() if owner and owner.mark != self._me.mark}
         for run_id in self._heard.keys() - known:
             self.forget(run_id)
         for run_id in known:
             self.sign(run_id)
+        return {run.id: run.state_type for run in held}
 
     async def settle_local(self) -> None:
         """Settle what dead workers of this machine held. Without such a worker, this asks the server nothing."""

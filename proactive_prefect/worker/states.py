@@ -38,6 +38,12 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError)
 
 
+def _until_answered() -> AsyncRetrying:
+    """Attempts until the server gives an answer, whatever that is."""
+    wait = wait_random_exponential(multiplier=0.5, max=30)
+    return AsyncRetrying(retry=retry_if_exception(is_passing), wait=wait, reraise=True)
+
+
 @dataclass(frozen=True)
 class Claim:
     """The answer to a claim: `won`, or else `again` is the instant (epoch seconds) to try again, if there is one."""
@@ -72,8 +78,18 @@ class States:
         self._rest: dict[UUID, dict[str, Any]] = {}
 
     async def current(self, run_id: UUID) -> State[Any] | None:
-        """The state that a run is in now."""
-        return (await self._client.read_flow_run(run_id)).state
+        """The state that a run is in now; None if it was deleted."""
+        try:
+            return (await self._client.read_flow_run(run_id)).state
+        except ObjectNotFound:
+            return None
+
+    async def learn(self, run_id: UUID) -> State[Any] | None:
+        """The state that a run is in now, asked for until there is an answer; None if it was deleted."""
+        async for attempt in _until_answered():
+            with attempt:
+                return await self.current(run_id)
+        raise AssertionError("unreachable: it is tried until it returns")
 
     async def claim(self, flow_run: FlowRun, *, contested: bool = False) -> Claim:
         """Propose Pending: the one atomic step that decides which worker runs it. A lost claim is no error.
@@ -89,10 +105,7 @@ class States:
         return claim
 
     async def _is_free(self, flow_run_id: UUID) -> bool:
-        try:
-            state = await self.current(flow_run_id)
-        except ObjectNotFound:
-            return False
+        state = await self.current(flow_run_id)
         return state is not None and state.is_scheduled()
 
     async def _has_run(self, flow_run: FlowRun) -> bool:
@@ -147,10 +160,7 @@ class States:
 
     async def is_ours(self, flow_run_id: UUID) -> bool:
         """Whether the run is Pending by this very process."""
-        try:
-            state = (await self._client.read_flow_run(flow_run_id)).state
-        except ObjectNotFound:
-            return False
+        state = await self.current(flow_run_id)
         return state is not None and state.type == StateType.PENDING and state.message == self._signed
 
     async def settle(
@@ -165,9 +175,7 @@ class States:
 
         `signed`: only while that is what its state says. Gives whether this call brought it there.
         """
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(is_passing), wait=wait_random_exponential(multiplier=0.5, max=30), reraise=True
-        ):
+        async for attempt in _until_answered():
             with attempt:
                 try:
                     now = (await self._client.read_flow_run(flow_run_id)).state
@@ -215,7 +223,7 @@ class States:
         while time.monotonic() < deadline:
             try:
                 state = await self.current(flow_run_id)
-            except (httpx.HTTPError, ObjectNotFound):
+            except httpx.HTTPError:
                 return
             if state is None or state.type == kind or state.is_final():
                 return

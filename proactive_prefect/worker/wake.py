@@ -27,7 +27,7 @@ _PREFIXES = ["prefect.flow-run.", "prefect.deployment.", "prefect.work-pool.", "
 LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
 _LEAD_EACH = 0.15  # seconds more for each run that is due with it
 _LONGEST_LEAD = 6.0
-SLOW_LOOK = 120.0  # seconds between two far looks while events arrive
+SLOW_LOOK = 150.0  # seconds between two far looks while events arrive
 # Seconds after a change of a deployment at which Prefect's scheduler may have made its runs, which no event tells.
 _AFTER_CHANGE = (8.0, 65.0)
 _RECONNECT = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last one stays
@@ -44,11 +44,9 @@ def freed_by(event: Event) -> UUID | None:
     return UUID(deployment.id.removeprefix("prefect.deployment."))
 
 
-def asks_to_stop(event: Event) -> bool:
-    """Whether somebody cancels the run. One that its own gate has skipped is about to end by itself, and told why."""
-    kind = event.resource.get("prefect.state-type")
-    by_gate = event.resource.get("prefect.state-name") == SKIPPED
-    return kind == StateType.CANCELLING or (kind == StateType.CANCELLED and not by_gate)
+def asks_to_stop(kind: str | None, name: str | None) -> bool:
+    """Whether a state of that kind and name cancels a run. One that its own gate skips ends by itself, and told why."""
+    return kind == StateType.CANCELLING or (kind == StateType.CANCELLED and name != SKIPPED)
 
 
 class Ears:

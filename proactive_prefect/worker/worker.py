@@ -166,10 +166,10 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 self._use_free_slot(deployment)
         if kind == StateType.SCHEDULED and attempt is None and event.id not in self._taken:
             self._looks.seek(run_id)
-        elif attempt is not None and asks_to_stop(event):
+        elif attempt is not None and asks_to_stop(kind, event.resource.get("prefect.state-name")):
             self._spawn(attempt.cancel())
         elif kind == StateType.PAUSED and attempt is not None:
-            self._spawn(attempt.suspend())
+            self._spawn(attempt.catch_up())
 
     def _begin(self, flow_run: FlowRun) -> None:
         """Begin a run unless the worker is stopping, or a limit of its own is reached."""

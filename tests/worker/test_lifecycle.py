@@ -11,6 +11,9 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.flow_runs import asuspend_flow_run
 
 from ..support import free_port, wait_until
+from benchmarks.harness import CountingProxy
+
+from ..conftest import Server
 from .conftest import Project
 
 _FLOWS = """
@@ -111,6 +114,26 @@ async def test_a_suspended_run_leaves_its_process_and_comes_back_when_resumed(pr
 
 
 async def test_limits_of_a_deployment_and_of_a_queue(project: Project) -> None:
+async def test_what_was_asked_while_no_events_came_is_heeded(project: Project, prefect_server: Server) -> None:
+    """Cancelled and suspended while the worker's way to the server was cut: it learns of both when it is back."""
+    await _deploy(project, "steps")
+    async with CountingProxy(prefect_server.api_url) as proxy:
+        await project.worker(PREFECT_API_URL=f"http://127.0.0.1:{proxy.port}/api")
+        slow = await project.start("slow")
+        await project.wrote("began")
+        steps = await project.start("steps", count=1000)
+        await project.wrote("step")
+        proxy.cut()
+        await project.cancel(slow)
+        await asuspend_flow_run(flow_run_id=steps.id, timeout=300)
+        await proxy.mend()
+        await project.ended(slow, "Cancelled")
+        await project.wrote("cleaned")
+        (step, *_) = project.lines("step")
+        await wait_until(lambda: step.pid not in [each.pid for each in project.processes()], what="the other stopped")
+        await project.ended(steps, "Suspended")
+
+
     """One at a time, by the deployment's limit or its queue's, and the next begins as soon as the slot is free."""
     queue = await project.client.create_work_queue("narrow", work_pool_name=project.pool, concurrency_limit=1)
     await project.worker()

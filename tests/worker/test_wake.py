@@ -34,4 +34,4 @@ def test_a_run_is_stopped_when_somebody_cancels_it_and_not_when_its_gate_skips_i
     kind: str, name: str, stops: bool
 ) -> None:
     """The gate's own word, heard while the process is about to end, is no order to end it."""
-    assert asks_to_stop(of_state(kind, name)) is stops
+    assert asks_to_stop(kind, name) is stops
