@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
@@ -19,8 +20,8 @@ from .seam import ControlChannel, ControlSignalStatus
 from .spares import Spare, Spares
 from .states import States, is_passing, name_of_end
 from .voice import repeat
-from .wire import Message
 from .wake import asks_to_stop
+from .wire import Message
 
 _MIB = 1024 * 1024
 AGAIN = 3.0  # seconds until a run is tried again that could not be started for a reason that passes
@@ -28,7 +29,7 @@ _HOOK_PATIENCE = 60.0  # seconds for the hooks of a run whose own process was ki
 
 
 class Attempt:
-    """A claimed run and its process."""
+    """A run that is to be claimed, or is, and its process."""
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class Attempt:
         due = flow_run.next_scheduled_start_time
         self.start_at = due.timestamp() if due else 0.0  # epoch seconds
         self.spare: Spare | None = None
+        self.ahead: asyncio.Future[bool] | None = None  # the handing over, where it does not wait for the claim
         self.claimed, self.lost = False, False  # by this worker; to another
         self.cancel_asked = False
         self.begun = asyncio.Event()  # its flow is Running, or never will be
@@ -54,55 +56,68 @@ class Attempt:
         self._hooks: list[str] = []  # what its flow wants to be told of: "crashed", "cancelling"
         self._grace = 0.0
         self._end: tuple[str, str] | None = None  # (verb of States, message): why this worker killed the process
+        self._order: Message = {}
+        self._limit: float | None = None
+        self._leftovers = contextlib.ExitStack()
 
-    async def run(
-        self,
-        spare: Spare,
-        configuration: ProactiveJobConfiguration,
-        known: dict[str, Any],
-        *,
-        owner: Owner,
-    ) -> ProactiveWorkerResult:
-        """Hand the run to `spare`, follow it to its end, and tell Prefect what its process could not.
+    def hand_over(
+        self, spare: Spare, configuration: ProactiveJobConfiguration, known: dict[str, Any], *, owner: Owner
+    ) -> None:
+        """Have `spare` load the run's flow; that begins when it is followed, and not before.
 
         `known` is what Jobs knows of the run, so that its process need not ask.
         """
-        self.spare = spare
-        self._grace = configuration.cancel_grace
+        self._grace, self._limit = configuration.cancel_grace, configuration.time_limit
         port, token = self._control.register(self.flow_run.id)
-        scratch = None if configuration.working_dir else tempfile.mkdtemp(suffix="prefect")
+        self._leftovers.callback(self._control.unregister, self.flow_run.id)
+        folder = configuration.working_dir
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(suffix="prefect"))
+            self._leftovers.callback(shutil.rmtree, folder, ignore_errors=True)
         env = {name: value for name, value in configuration.env.items() if os.environ.get(name) != value}
         env |= {"PREFECT__CONTROL_PORT": str(port), "PREFECT__CONTROL_TOKEN": token}
-        limit = configuration.time_limit
+        self._order = {
+            "flow_run": self.flow_run.model_dump(mode="json"),
+            **known,
+            "env": env,
+            "working_dir": str(folder),
+            "memory_limit": configuration.memory_limit and configuration.memory_limit * _MIB,
+            "start_at": self.start_at,
+            "claim": owner.claim(),
+            "owner": owner.signature(spare.pid),
+        }
+        spare.channel.send(self._order)
+
+    async def drop(self) -> None:
+        """Let go of a run that is not followed: what was prepared for it ends without having begun it."""
+        if self.ahead is not None:
+            await asyncio.gather(self.ahead, return_exceptions=True)
+        with self._leftovers:
+            if self.spare is not None:
+                self.spare.kill()
+                await self.spare.ended()
+
+    async def follow(self) -> ProactiveWorkerResult:
+        """Let the flow begin, follow it to its end, and tell Prefect what its process could not."""
+        assert self.spare is not None, "it was handed over"
+        spare, limit = self.spare, self._limit
         timer = asyncio.get_running_loop().call_later(limit, self._time_is_up, limit) if limit else None
-        try:
-            order = {
-                "flow_run": self.flow_run.model_dump(mode="json"),
-                **known,
-                "env": env,
-                "working_dir": str(configuration.working_dir or scratch),
-                "memory_limit": configuration.memory_limit and configuration.memory_limit * _MIB,
-                "start_at": self.start_at,
-                "claim": owner.claim(),
-                "owner": owner.signature(spare.pid),
-            }
-            spare.channel.send(order)
-            if self.cancel_asked or self._end is not None:
-                spare.kill()
-            await self._follow(spare)
-            status = await spare.ended()
-            if not self._concluded:
-                await self._tell_end(spare.pid, status, order)
-        finally:
-            self.begun.set()
-            if timer is not None:
-                timer.cancel()
-            self._control.unregister(self.flow_run.id)
-            if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
+        with self._leftovers:
+            try:
+                spare.channel.send({"begin": True})
+                if self.cancel_asked or self._end is not None:
+                    spare.kill()
+                await self._hear(spare)
+                status = await spare.ended()
+                if not self._concluded:
+                    await self._tell_end(spare.pid, status)
+            finally:
+                self.begun.set()
+                if timer is not None:
+                    timer.cancel()
         return ProactiveWorkerResult(identifier=str(spare.pid), status_code=0 if self._concluded else status or 1)
 
-    async def _follow(self, spare: Spare) -> None:
+    async def _hear(self, spare: Spare) -> None:
         with contextlib.suppress(EOFError):
             while True:
                 message = await spare.channel.receive()
@@ -116,7 +131,7 @@ class Attempt:
                 self._trouble = message.get("trouble", self._trouble)
                 self._hooks = message.get("hooks", self._hooks)
 
-    async def _tell_end(self, pid: int, status: int, order: Message) -> None:
+    async def _tell_end(self, pid: int, status: int) -> None:
         """The state that the process left untold. A process that concluded has told it itself."""
         run = self.flow_run.id
         if self._asked:
@@ -125,16 +140,16 @@ class Attempt:
             await self._states.timed_out(run, self._end[1])
         elif self.cancel_asked:
             why = "Cancelled; the run's process had to be killed."
-            await self._tell_hooks("cancelling", Cancelling(message=why), order)
+            await self._tell_hooks("cancelling", Cancelling(message=why))
             await self._states.cancelled(run, why)
         else:
             why = self._end[1] if self._end else self._trouble or f"The run's process {pid} {name_of_end(status)}."
             if self._end is not None:
                 await self._states.give_back(self.flow_run, why)  # only if its flow has not begun
             if await self._states.crashed(run, why):
-                await self._tell_hooks("crashed", Crashed(message=why), order)
+                await self._tell_hooks("crashed", Crashed(message=why))
 
-    async def _tell_hooks(self, kind: str, state: State[Any], order: Message) -> None:
+    async def _tell_hooks(self, kind: str, state: State[Any]) -> None:
         """Run the flow's hooks for a state that its own process could not tell of, in a process like that one."""
         if kind not in self._hooks:
             return
@@ -143,7 +158,7 @@ class Attempt:
             await spare.forked()
         except ChildProcessError:
             return
-        spare.channel.send({**order, "tell": state.model_dump(mode="json")})
+        spare.channel.send({**self._order, "tell": state.model_dump(mode="json")})
         patience = asyncio.get_running_loop().call_later(_HOOK_PATIENCE, spare.kill)
         with contextlib.suppress(EOFError):
             while True:
@@ -178,7 +193,7 @@ class Attempt:
         if self.cancel_asked:
             return
         self.cancel_asked = True
-        if self.spare is None or not self.spare.alive:
+        if not self.claimed or self.spare is None or not self.spare.alive:
             return
         answer = await self._control.signal(self.flow_run.id, "cancel")
         if answer is ControlSignalStatus.ALREADY_CONCLUDED:

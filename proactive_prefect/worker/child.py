@@ -81,14 +81,16 @@ async def _tell(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> N
     await hooks.run_cancellation_hooks(flow_run, state)
 
 
-def _listen(sock: socket.socket, flow_run_id: UUID) -> None:
-    """Hear the worker during the run: of a suspension, or of its own end, which ends this run and all it started."""
+def _listen(sock: socket.socket, flow_run_id: UUID, begin: threading.Event) -> None:
+    """Hear the worker: that the run may begin, that it was suspended, or (of its own end) that all of it is to end."""
     while True:
         try:
             message = wire.receive(sock)
         except (EOFError, OSError):
             os.killpg(0, signal.SIGKILL)
             return
+        if "begin" in message:
+            begin.set()
         if "suspended" in message:
             seam.mark_suspended(flow_run_id, State.model_validate(message["suspended"]))
 
@@ -123,7 +125,7 @@ def _drive(spare: Clients, flow: Flow[..., Any], flow_run: FlowRun) -> None:
         spare.runner.run(answer)
 
 
-def _run(spare: Clients, voice: Voice, order: wire.Message) -> None:
+def _run(spare: Clients, voice: Voice, order: wire.Message, begin: threading.Event) -> None:
     flow_run = FlowRun.model_validate(order["flow_run"])
     deployment = DeploymentResponse.model_validate(order["deployment"])
     voice.speak_for(flow_run, deployment, order["flow"])
@@ -141,6 +143,7 @@ def _run(spare: Clients, voice: Voice, order: wire.Message) -> None:
             return spare.runner.run(_tell(flow, flow_run, State.model_validate(told)))
         wanted = {"crashed": flow.on_crashed_hooks, "cancelling": flow.on_cancellation_hooks}
         voice.say(hooks=[kind for kind, hooks in wanted.items() if hooks])
+        begin.wait()  # it may be that the run is not yet claimed
         try:
             _drive(spare, flow, flow_run)
         finally:
@@ -161,10 +164,11 @@ def run_one(sock: socket.socket, spare: Clients) -> NoReturn:
         os._exit(0)  # never had a run
     _take_on(order)
     voice = Voice(sock)
-    threading.Thread(target=_listen, args=(sock, UUID(order["flow_run"]["id"])), daemon=True).start()
+    begin = threading.Event()
+    threading.Thread(target=_listen, args=(sock, UUID(order["flow_run"]["id"]), begin), daemon=True).start()
     status: Any = 0
     try:
-        _run(spare, voice, order)
+        _run(spare, voice, order, begin)
     except SystemExit as ended:
         status = ended.code or 0
     except BaseException:

@@ -89,6 +89,6 @@ class Liveness:
             if time.monotonic() - signed_at > _SIGN_EVERY:
                 signed_at = time.monotonic()
                 for attempt in attempts.values():
-                    if attempt.spare is not None:
+                    if attempt.claimed:
                         _give_sign(attempt.flow_run)
             await asyncio.sleep(_LOOK_EVERY)

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
@@ -187,11 +187,12 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             await self._claim_and_run(attempt)
         except Exception as error:
             self._log.warning("Run %s was not started", flow_run.id, exc_info=not is_passing(error))
+            await attempt.drop()
             if await attempt.put_off(error):
                 self._looks.alarm.set(flow_run.id, time.time() + AGAIN)
         finally:
             del self._attempts[flow_run.id]
-            if attempt.spare is not None:
+            if attempt.claimed:
                 self._use_free_slot(flow_run.deployment_id)
 
     def _use_free_slot(self, deployment_id: UUID | None) -> None:
@@ -211,40 +212,46 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     async def _claim_and_run(self, attempt: Attempt) -> None:
         flow_run = attempt.flow_run
         async with self._starting:
-            settled = self._stopping or await is_settled(self._api, flow_run, alone=self._is_alone(attempt))
-            if settled or attempt.lost:
+            alone = self._is_alone(attempt)
+            if self._stopping or await is_settled(self._api, flow_run, alone=alone) or attempt.lost:
                 return
             reading = asyncio.ensure_future(self._jobs.deployment(flow_run))
-            claim = await self._shares.claim(flow_run, contested=self._liveness.company)
+            company = self._liveness.company
+            if alone and self._slots.unlimited and not company:  # the claim will hardly be lost
+                attempt.ahead = asyncio.ensure_future(self._hand_over(attempt, reading))
+            claim = await self._shares.claim(flow_run, contested=company)
             if not claim.won:
                 reading.cancel()
+                await attempt.drop()
                 if claim.again is not None:
                     self._looks.alarm.set(flow_run.id, claim.again)
                     self._slots.wait(flow_run)
                 return
             attempt.claimed = True
-            deployment = await reading
-            if deployment is None:
+            if not await (attempt.ahead or self._hand_over(attempt, reading)):
                 await self._states.cancelled(flow_run.id, "Its deployment no longer exists.")
                 return
-            configuration = await self._jobs.configure(self, flow_run, deployment)
-            spare = await self._spares.suited(configuration)
-            work = asyncio.create_task(self._run(attempt, spare, configuration, deployment))
+            work = asyncio.create_task(attempt.follow())
             if attempt.start_at <= time.time():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(attempt.begun.wait(), _LONG_START)
         await work
 
-    async def _run(
-        self,
-        attempt: Attempt,
-        spare: Spare,
-        configuration: ProactiveJobConfiguration,
-        deployment: DeploymentResponse,
-    ) -> ProactiveWorkerResult:
+    async def _hand_over(self, attempt: Attempt, reading: Awaitable[DeploymentResponse | None]) -> bool:
+        """Give the run to a process that loads its flow. Gives whether its deployment exists."""
+        if (deployment := await reading) is None:
+            return False
+        await self._prepare(attempt, await self._jobs.configure(self, attempt.flow_run, deployment), deployment)
+        return True
+
+    async def _prepare(
+        self, attempt: Attempt, configuration: ProactiveJobConfiguration, deployment: DeploymentResponse
+    ) -> Spare:
         known = await self._jobs.known(attempt.flow_run, deployment)
+        attempt.spare = spare = await self._spares.suited(configuration)
         await spare.forked()
-        return await attempt.run(spare, configuration, known, owner=self._me)
+        attempt.hand_over(spare, configuration, known, owner=self._me)
+        return spare
 
     async def run(
         self,
@@ -257,13 +264,14 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if deployment is None:
             raise InputError("only runs of deployments can be run by a worker of type proactive")
         attempt = Attempt(flow_run, states=self._states, control=self._control, spares=self._spares)
-        self._attempts[flow_run.id] = attempt
+        attempt.claimed, self._attempts[flow_run.id] = True, attempt
         try:
-            spare = await self._spares.suited(configuration)
+            spare = await self._prepare(attempt, configuration, deployment)
             if task_status is not None:
-                task_status.started(await spare.forked())
-            return await self._run(attempt, spare, configuration, deployment)
+                task_status.started(spare.pid)
+            return await attempt.follow()
         finally:
+            await attempt.drop()
             del self._attempts[flow_run.id]
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:

@@ -9,11 +9,12 @@ import httpx
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.flow_runs import asuspend_flow_run
+from prefect.states import Completed, Pending, Running
 
-from ..support import free_port, wait_until
 from benchmarks.harness import CountingProxy
 
 from ..conftest import Server
+from ..support import free_port, wait_until
 from .conftest import Project
 
 _FLOWS = """
@@ -113,7 +114,6 @@ async def test_a_suspended_run_leaves_its_process_and_comes_back_when_resumed(pr
     assert not project.lines("through")
 
 
-async def test_limits_of_a_deployment_and_of_a_queue(project: Project) -> None:
 async def test_what_was_asked_while_no_events_came_is_heeded(project: Project, prefect_server: Server) -> None:
     """Cancelled and suspended while the worker's way to the server was cut: it learns of both when it is back."""
     await _deploy(project, "steps")
@@ -134,6 +134,7 @@ async def test_what_was_asked_while_no_events_came_is_heeded(project: Project, p
         await project.ended(steps, "Suspended")
 
 
+async def test_limits_of_a_deployment_and_of_a_queue(project: Project) -> None:
     """One at a time, by the deployment's limit or its queue's, and the next begins as soon as the slot is free."""
     queue = await project.client.create_work_queue("narrow", work_pool_name=project.pool, concurrency_limit=1)
     await project.worker()
@@ -145,6 +146,46 @@ async def test_what_was_asked_while_no_events_came_is_heeded(project: Project, p
             await project.ended(run, "Completed", timeout=90)
         first, second = sorted(next(line.at for line in project.lines(word)) for word in words)
         assert 2 <= second - first < 20  # Prefect alone would look again after 30 s
+
+
+_LOADED = """
+import os, time
+from prefect import flow
+
+
+def note(file, word):
+    with open(file, "a") as out:
+        out.write(f"{word} {os.getpid()} {time.time()}\\n")
+
+
+note("lines.txt", "loaded")
+
+
+@flow
+def loads(file: str):
+    note(file, "ran")
+"""
+
+
+async def test_a_flow_that_is_loaded_ahead_of_a_claim_that_is_lost_does_not_begin(project: Project) -> None:
+    """Its process ends with the refusal; when the slot is free, another loads it, and it runs once."""
+    (project.folder / "loads.py").write_text(_LOADED)
+    await project.deploy("loads", "loads.py:loads", concurrency_limit=1)
+    holder = await project.start("loads")
+    for state in (Pending(), Running()):  # by nobody's worker
+        await project.client.set_flow_run_state(holder.id, state)
+    await project.worker()
+    run = await project.start("loads")
+    (lost, *_) = await project.wrote(
+        "loaded"
+    )  # by its second try at the latest: the worker knows then that it is alone
+    await wait_until(lambda: lost.pid not in [each.pid for each in project.processes()], what="its process ended")
+    assert not project.lines("ran")
+    assert (await project.client.read_flow_run(run.id)).state_name == "AwaitingConcurrencySlot"
+    await project.client.set_flow_run_state(holder.id, Completed())
+    await project.ended(run, "Completed", timeout=90)
+    (ran,) = project.lines("ran")
+    assert ran.pid != lost.pid
 
 
 async def test_queues_go_by_priority_and_may_be_paused(project: Project) -> None:
