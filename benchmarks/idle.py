@@ -16,7 +16,7 @@ _RULES = 100
 def main(quick: bool) -> None:
     """Measure both workers over the same minutes, each behind a counting proxy of its own, and report."""
     for database in databases():
-        asyncio.run(_measure(database, 1.0 if quick else 3.0))
+        asyncio.run(_measure(database, 2.5 if quick else 5.0))
 
 
 async def _measure(database: str, minutes: float) -> None:
@@ -29,7 +29,7 @@ async def _measure(database: str, minutes: float) -> None:
             for side, proxy in proxies.items():
                 url = f"http://127.0.0.1:{proxy.port}/api"
                 await running.work(side, _RULES, api_url=url, schedules=schedules)
-            await asyncio.sleep(30)  # what it does once, at its start, is not what it does when idle
+            await asyncio.sleep(80)  # what it does once, at its start or after a change, is not what it does when idle
             before = {side: used(running.processes[side]) for side in proxies}
             for proxy in proxies.values():
                 proxy.requests.clear()

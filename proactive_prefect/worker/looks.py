@@ -19,6 +19,7 @@ from .turns import Turns
 from .wake import SLOW_LOOK, Alarm, Ears, FarLooks
 
 _AHEAD = 300.0  # seconds for which instants are fetched ahead
+_REREAD = 1200.0  # seconds for which the pool and its queues are taken to be as they were, while no event tells more
 _BLIND_LOOK = 10.0  # seconds between two looks while no events arrive: as often as any Prefect worker
 
 
@@ -47,6 +48,7 @@ class Looks:
         self._turns = Turns()
         self._sought: set[UUID] = set()
         self._paused = False
+        self._reread = 0.0  # when the pool and its queues are to be read again
         self.alarm = Alarm()
         self.far = FarLooks()
         self.last = time.time()
@@ -58,11 +60,13 @@ class Looks:
 
     def seek_all(self) -> None:
         """Events may have been missed."""
+        self._reread = 0.0
         self.far.now()
         self.alarm.ring()
 
     def heed_change(self) -> None:
         """A deployment, a queue, or the pool changed."""
+        self._reread = 0.0
         self.far.after_change()
         self.alarm.ring()
 
@@ -74,6 +78,8 @@ class Looks:
         """Look until cancelled."""
         while True:
             began, far = time.time(), self.far.take()
+            if not ears.connected:
+                self._reread = 0.0
             try:
                 await self.look(client, self.alarm.lead(), far=far)
                 if far:
@@ -91,9 +97,8 @@ class Looks:
         sought, self._sought, asked = self._sought, set(), time.time()
         self.last = asked
         try:
-            if far:
-                pool = await client.read_work_pool(self._pool)
-                self._paused = pool.is_paused
+            if far and asked >= self._reread:
+                await self._read_pool(client, asked)
             if self._paused:  # its release is an event; to ask for runs meanwhile would disturb those who make them
                 self.far.at(asked + _BLIND_LOOK)
                 return
@@ -103,8 +108,6 @@ class Looks:
             before = datetime.fromtimestamp(asked + (_AHEAD if far else lead), UTC)
             ask = client.get_scheduled_flow_runs_for_work_pool
             entries = await ask(self._pool, self._queues, scheduled_before=before)
-            if far:
-                self._slots.know(pool, await client.read_work_queues(self._pool))
         except ObjectNotFound:
             return  # the run is not there, or the pool: the next sign of life makes it
         instants: dict[UUID, float] = {}
@@ -117,6 +120,18 @@ class Looks:
             self.alarm.replace(instants)
         elif any(run_id not in self._begun for run_id in sought):
             self.far.at(asked + 1)  # it may be for later: fetch its instant
+
+    async def _read_pool(self, client: PrefectClient, asked: float) -> None:
+        self._reread = asked + _REREAD
+        try:
+            pool, queues = await client.read_work_pool(self._pool), await client.read_work_queues(self._pool)
+        except Exception:
+            self._reread = 0.0
+            raise
+        self._slots.know(pool, queues)
+        self._paused = pool.is_paused
+        if self._paused:
+            self._reread = 0.0
 
     async def _read(self, client: PrefectClient, run_id: UUID, until: float) -> None:
         """Look at one run by itself, in half the time, where no limit and no pause decides which goes first."""
