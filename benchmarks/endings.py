@@ -1,8 +1,8 @@
 """How soon a run's end is told: cancelled, its process killed, its worker killed. Ours beside the process worker.
 
-A run is cancelled as Prefect's UI does it, by its API. The seconds are those from the request, or the kill, to the
-run's last state: Cancelled, or Crashed. A killed worker is started again at once, and its successor has to tell; stock
-Prefect has nothing that would.
+A run is cancelled as Prefect's UI does it, by its API, and by Prefect's command. The seconds are those from the
+request, or the kill, to the run's last state: Cancelled, or Crashed; of the command, from the state that it set. A
+killed worker is started again at once, and its successor has to tell; stock Prefect has nothing that would.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import statistics
+import sys
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -43,6 +44,7 @@ async def _measure(database: str, rounds: int) -> None:
                     if number >= 0:  # the first ones of all import what later ones share
                         times.setdefault(f"{side}{what.__name__}", []).append(took)
         for number in range(max(2, rounds // 4)):
+            times.setdefault(f"{OURS}_cancel_by_command", []).append(await _command(running, f"command{number}"))
             times.setdefault(f"{OURS}_worker_killed", []).append(await _kill_worker(running, f"worker{number}"))
     middle = {name: statistics.median(values) for name, values in times.items()}
     report(
@@ -81,6 +83,17 @@ async def _cancel(running: Bench, side: str, key: str) -> float:
     since = datetime.now(UTC)
     await running.client.set_flow_run_state(run_id, Cancelling())
     return await _told(running, run_id, StateType.CANCELLED, since)
+
+
+async def _command(running: Bench, key: str) -> float:
+    run_id, _ = await _begin(running, OURS, key)
+    command = [sys.executable, "-m", "prefect", "flow-run", "cancel", str(run_id)]
+    process = await asyncio.create_subprocess_exec(*command, env=running.server.env, stdout=asyncio.subprocess.DEVNULL)
+    assert await process.wait() == 0
+    await running.ended(run_id)
+    asked, told = (await running.client.read_flow_run_states(run_id))[-2:]
+    assert (asked.type, told.type) == (StateType.CANCELLING, StateType.CANCELLED), (asked, told)
+    return (told.timestamp - asked.timestamp).total_seconds()
 
 
 async def _kill(running: Bench, side: str, key: str) -> float:
