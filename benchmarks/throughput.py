@@ -1,7 +1,7 @@
 """Many short runs at once: runs a second and CPU seconds a run; beside it the rate of the bare state changes.
 
 The runs are made while the pool is paused; the clock runs from its release until the last one is Completed. The bare
-rate and ours take turns, a half each time.
+rate and ours take turns; what is told are the medians of the rounds.
 """
 
 from __future__ import annotations
@@ -35,35 +35,33 @@ _AT_ONCE = 16
 def main(quick: bool) -> None:
     """Measure the bare rate and both workers, and report. The process worker gets a tenth: it is that much slower."""
     for database in databases():
-        asyncio.run(_measure(database, 30 if quick else 200))
+        asyncio.run(_measure(database, count=30 if quick else 200, rounds=1 if quick else 5))
 
 
-async def _measure(database: str, count: int) -> None:
+async def _measure(database: str, count: int, rounds: int) -> None:
     async with bench(database) as running:
         await running.deploy(FLOOR)
         await running.work(OURS)
-        halves: dict[str, list[dict[str, float]]] = {OURS: [], FLOOR: []}
-        for half in range(2):
-            halves[FLOOR].append(await _bare(running, count // 2))
-            halves[OURS].append(await _side(running, OURS, count // 2, f"{half}."))
+        taken: dict[str, list[dict[str, float]]] = {OURS: [], FLOOR: []}
+        for number in range(rounds):
+            taken[FLOOR].append(await _bare(running, count))
+            taken[OURS].append(await _side(running, OURS, count, f"{number}."))
         await running.work(PROCESS)
         stock = await _side(running, PROCESS, max(6, count // 10))
-    sides = {OURS: _mean(halves[OURS]), PROCESS: stock, FLOOR: _mean(halves[FLOOR])}
+    sides = {OURS: _middle(taken[OURS]), PROCESS: stock, FLOOR: _middle(taken[FLOOR])}
+    of_floor = [ours["rate"] / floor["rate"] for ours, floor in zip(taken[OURS], taken[FLOOR], strict=True)]
     ratios = {
         PROCESS: sides[OURS]["rate"] / sides[PROCESS]["rate"],
         f"{PROCESS}_cpu": sides[PROCESS]["cpu_per_run"] / sides[OURS]["cpu_per_run"],
-        FLOOR: sides[OURS]["rate"] / sides[FLOOR]["rate"],
+        FLOOR: statistics.median(of_floor),
+        f"{FLOOR}_min": min(of_floor),
+        f"{FLOOR}_max": max(of_floor),
     }
-    report("throughput", database=database, runs=count, sides=sides, ratios=ratios)
+    report("throughput", database=database, runs=count * rounds, sides=sides, ratios=ratios)
 
 
-def _mean(halves: list[dict[str, float]]) -> dict[str, float]:
-    """Of rates the harmonic mean, which is that of all runs together; of costs a run the common one."""
-    return {
-        name: statistics.harmonic_mean(values) if name == "rate" else statistics.fmean(values)
-        for name in halves[0]
-        for values in [[half[name] for half in halves]]
-    }
+def _middle(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
 async def _create(
