@@ -20,7 +20,7 @@ from .seam import ControlChannel, ControlSignalStatus
 from .spares import Spare, Spares
 from .states import States, is_passing, name_of_end
 from .voice import repeat
-from .wake import asks_to_stop
+from .wake import UNCOMMITTED, asks_to_stop
 from .wire import Message
 
 _MIB = 1024 * 1024
@@ -206,10 +206,14 @@ class Attempt:
 
     async def catch_up(self) -> None:
         """Heed what its state asks for: to stop, or to stop at the flow's next boundary since it was suspended."""
-        state = await self._states.learn(self.flow_run.id)
-        if state is None or self.spare is None or not self.spare.alive:
-            return
-        if asks_to_stop(state.type, state.name):
-            await self.cancel()
-        elif state.is_paused():
-            self.spare.channel.send({"suspended": state.model_dump(mode="json")})
+        for wait in (0.0, *UNCOMMITTED):
+            await asyncio.sleep(wait)
+            state = await self._states.learn(self.flow_run.id)
+            if state is None or self.spare is None or not self.spare.alive:
+                return
+            if asks_to_stop(state.type, state.name):
+                await self.cancel()
+                return
+            if state.is_paused():
+                self.spare.channel.send({"suspended": state.model_dump(mode="json")})
+                return

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 
 from .slots import Slots
 from .turns import Turns
-from .wake import SLOW_LOOK, Alarm, Ears, FarLooks
+from .wake import SLOW_LOOK, UNCOMMITTED, Alarm, Ears, FarLooks
 
 _AHEAD = 300.0  # seconds for which instants are fetched ahead
 _REREAD = 1200.0  # seconds for which the pool and its queues are taken to be as they were, while no event tells more
@@ -103,13 +103,15 @@ class Looks:
                 self.far.at(asked + _BLIND_LOOK)
                 return
             if not far and len(sought) == 1 and self._slots.unlimited and not self.alarm.has(asked + lead):
-                await self._read(client, sought.pop(), asked + lead)
+                run_id = sought.pop()
+                if not await self._read(client, run_id, asked + lead):
+                    self._seek_again(asked)
                 return
             before = datetime.fromtimestamp(asked + (_AHEAD if far else lead), UTC)
             ask = client.get_scheduled_flow_runs_for_work_pool
             entries = await ask(self._pool, self._queues, scheduled_before=before)
         except ObjectNotFound:
-            return  # the run is not there, or the pool: the next sign of life makes it
+            return  # there is no pool: the next sign of life makes it
         instants: dict[UUID, float] = {}
         for entry in entries:
             sought.discard(entry.flow_run.id)
@@ -119,7 +121,7 @@ class Looks:
         if far:
             self.alarm.replace(instants)
         elif any(run_id not in self._begun for run_id in sought):
-            self.far.at(asked + 1)  # it may be for later: fetch its instant
+            self._seek_again(asked)
 
     async def _read_pool(self, client: PrefectClient, asked: float) -> None:
         self._reread = asked + _REREAD
@@ -133,10 +135,23 @@ class Looks:
         if self._paused:
             self._reread = 0.0
 
-    async def _read(self, client: PrefectClient, run_id: UUID, until: float) -> None:
-        """Look at one run by itself, in half the time, where no limit and no pause decides which goes first."""
-        if (later := self._begin_if_due(await client.read_flow_run(run_id), until)) is not None:
+    def _seek_again(self, asked: float) -> None:
+        """A run that an event told of was not found: it may be for later, or is not committed yet."""
+        for after in UNCOMMITTED:
+            self.far.at(asked + after)
+
+    async def _read(self, client: PrefectClient, run_id: UUID, until: float) -> bool:
+        """Look at one run by itself, in half the time, where no limit and no pause decides which goes first.
+
+        Gives whether it was begun, or its instant is known.
+        """
+        try:
+            later = self._begin_if_due(await client.read_flow_run(run_id), until)
+        except ObjectNotFound:
+            return False
+        if later is not None:
             self.alarm.set(run_id, later)
+        return later is not None or run_id in self._begun
 
     def _begin_if_due(self, flow_run: FlowRun, until: float) -> float | None:
         """Begin a run that waits and is due up to `until`; when one that is due later begins."""

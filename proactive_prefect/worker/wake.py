@@ -30,6 +30,8 @@ _LONGEST_LEAD = 6.0
 SLOW_LOOK = 150.0  # seconds between two far looks while events arrive
 # Seconds after a change of a deployment at which Prefect's scheduler may have made its runs, which no event tells.
 _AFTER_CHANGE = (8.0, 65.0)
+# Seconds between looks for what an event told of and that is not there: Prefect tells before it commits.
+UNCOMMITTED = (0.1, 1.0)
 _RECONNECT = (0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between attempts; the last one stays
 
 
