@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Cancelling, Crashed
 
 from ..prefect_api.signatures import Owner
+from .fence import Fence
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
 from .seam import ControlChannel, ControlSignalStatus
 from .spares import Spare, Spares
@@ -133,20 +134,20 @@ class Attempt:
 
     async def _tell_end(self, pid: int, status: int) -> None:
         """The state that the process left untold. A process that concluded has told it itself."""
-        run = self.flow_run.id
+        run, fence = self.flow_run.id, Fence(self.flow_run)
         if self._asked:
             await self._states.arrived(run, self._asked)
         if self._end is not None and self._end[0] == "timed_out":
-            await self._states.timed_out(run, self._end[1])
+            await self._states.timed_out(run, self._end[1], fence)
         elif self.cancel_asked:
             why = "Cancelled; the run's process had to be killed."
             await self._tell_hooks("cancelling", Cancelling(message=why))
-            await self._states.cancelled(run, why)
+            await self._states.cancelled(run, why, fence)
         else:
             why = self._end[1] if self._end else self._trouble or f"The run's process {pid} {name_of_end(status)}."
             if self._end is not None:
-                await self._states.give_back(self.flow_run, why)  # only if its flow has not begun
-            if await self._states.crashed(run, why):
+                await self._states.give_back(self.flow_run, why, fence)  # only if its flow has not begun
+            if await self._states.crashed(run, why, fence):
                 await self._tell_hooks("crashed", Crashed(message=why))
 
     async def _tell_hooks(self, kind: str, state: State[Any]) -> None:

@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import FlowRun, ServerDefaultResultStorage, 
 from prefect.client.schemas.responses import DeploymentResponse
 
 from . import wire
+from .fence import Fence
 from .voice import Voice
 
 _NO_CONTENT = 204
@@ -54,6 +55,7 @@ class Known:
         self, flow_run: FlowRun, deployment: DeploymentResponse, order: wire.Message, voice: Voice, places: Places
     ) -> None:
         self._run = flow_run
+        self._fence = Fence(flow_run)
         self._deployment = deployment
         self._storage = ServerDefaultResultStorage.model_validate(order["storage"])
         self._start_at: float = order["start_at"]
@@ -112,7 +114,7 @@ class Known:
                 return await ask(flow_run_id, state, *args, **options)
             await asyncio.sleep(self._early(state))
             with self._turn(state):
-                return await ask(flow_run_id, state, *args, **options)
+                return await self._fence.propose(client, state, self._fence.of(state.type), *args, **options)
 
         client.set_flow_run_state = set_state
 
@@ -124,7 +126,7 @@ class Known:
                 return ask(flow_run_id, state, *args, **options)
             time.sleep(self._early(state))
             with self._turn(state):
-                return ask(flow_run_id, state, *args, **options)
+                return self._fence.propose_sync(client, state, self._fence.of(state.type), *args, **options)
 
         client.set_flow_run_state = set_state
 

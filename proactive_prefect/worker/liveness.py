@@ -20,6 +20,7 @@ from .wake import Ears
 
 _LOOK_EVERY = 5.0  # seconds between two looks for dead workers: no request unless there may be one
 _WORKS = (StateType.PENDING, StateType.RUNNING)  # states in which nothing is asked of a run
+_AFTERMATH = 10.0  # seconds after a worker's death for the last requests of its processes to have come
 _SIGN_EVERY = 20.0  # seconds between two signs of life for a run
 
 
@@ -75,7 +76,8 @@ class Liveness:
         signed_at = time.monotonic()
         while True:
             try:
-                await self._orphans.settle_local()
+                if await self._orphans.settle_local():
+                    asyncio.get_running_loop().call_later(_AFTERMATH, self.resurvey)
                 if ears.connected:
                     if self._survey:
                         self._missed = False

@@ -33,6 +33,7 @@ from prefect.events import Event
 from prefect.exceptions import ObjectNotFound
 
 from ..prefect_api.signatures import IN_MESSAGE, SILENCE, Owner, owner_in, owner_of
+from .fence import Fence
 from .states import HELD, ON_THE_WAY, States
 
 _COMPANY = 600.0  # seconds for which a pool that another worker was noticed at counts as shared
@@ -173,20 +174,22 @@ class Orphans:
             self.sign(run_id)
         return {run.id: run.state_type for run in held}
 
-    async def settle_local(self) -> None:
-        """Settle what dead workers of this machine held. Without such a worker, this asks the server nothing."""
+    async def settle_local(self) -> bool:
+        """Settle what dead workers of this machine held; whether there was one. If not, the server is asked nothing."""
         with self._lock.dead(self._pool) as marks:
             if not marks:
-                return
+                return False
             await asyncio.sleep(ON_THE_WAY)
             for run in await self.held():
                 owner = await self._owner(run)
                 if owner is None or owner.mark not in marks:
                     continue
                 if run.state_type == StateType.PENDING:
-                    await self._states.give_back(run, f"Given back: worker '{owner.worker}' died before it began.")
+                    why = f"Given back: worker '{owner.worker}' died before it began."
+                    await self._states.give_back(run, why, Fence(run))
                 else:
                     await self._settle(run, f"Worker '{owner.worker}' died, and the run's process with it.")
+        return True
 
     async def settle_silent(self, at_work: Container[UUID]) -> None:
         """Settle what workers of other machines held that are gone without a sign.
@@ -231,6 +234,6 @@ class Orphans:
 
     async def _settle(self, run: FlowRun, why: str) -> None:
         if run.state_type == StateType.CANCELLING:
-            await self._states.cancelled(run.id, why)
+            await self._states.cancelled(run.id, why, Fence(run))
         else:
-            await self._states.crashed(run.id, why)
+            await self._states.crashed(run.id, why, Fence(run))

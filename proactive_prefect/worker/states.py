@@ -19,9 +19,10 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed, Failed, Pending, Scheduled
-from tenacity import AsyncRetrying, retry_if_exception, wait_random_exponential
+from tenacity import AsyncRetrying, TryAgain, retry_if_exception, wait_random_exponential
 
 from ..errors import PrefectError
+from .fence import Fence
 
 _REST = 0.5  # seconds between two looks whether there is time for what can wait
 ON_THE_WAY = 1.0  # seconds that a request of a process that was killed may still be on its way
@@ -124,20 +125,23 @@ class States:
         # When to begin, the run's process knows. By the server's clock it might wait for another second; and a run that
         # was put off, and goes now since a slot is free, would wait for its next try all the same.
         pending.state_details.scheduled_time = flow_run.created
-        answer = await self._client.set_flow_run_state(flow_run.id, pending)
+        fence = Fence(flow_run)
+        answer = await fence.propose(self._client, pending, fence.of(pending.type))
         match answer.status:
             case SetStateStatus.ACCEPT:
                 return Claim(won=True)
             case SetStateStatus.REJECT:
-                # A concurrency limit: the server has put it off, or cancelled it.
+                # A concurrency limit: the server has put it off, or cancelled it. Or there was a claim, or an end.
                 state = answer.state
+                if state is not None and self._is_mine(state):
+                    return Claim(won=True)  # by a request whose answer was lost and that the client sent again
                 if state is not None and state.is_scheduled() and state.state_details.scheduled_time is not None:
                     return Claim(won=False, again=state.state_details.scheduled_time.timestamp())
                 return Claim(won=False)
             case SetStateStatus.WAIT:
                 return Claim(won=False, again=time.time() + getattr(answer.details, "delay_seconds", 5))
             case SetStateStatus.ABORT:
-                # Lost to another worker; or won by a request whose answer was lost and that the client sent again.
+                # Lost to another worker, or cancelled; unless an earlier claim of ours, without an answer, was won.
                 return Claim(won=await self.is_ours(flow_run.id))
         return Claim(won=False)
 
@@ -161,7 +165,10 @@ class States:
     async def is_ours(self, flow_run_id: UUID) -> bool:
         """Whether the run is Pending by this very process."""
         state = await self.current(flow_run_id)
-        return state is not None and state.type == StateType.PENDING and state.message == self._signed
+        return state is not None and self._is_mine(state)
+
+    def _is_mine(self, state: State[Any]) -> bool:
+        return state.type == StateType.PENDING and state.message == self._signed
 
     async def settle(
         self,
@@ -170,10 +177,12 @@ class States:
         *,
         only_from: tuple[StateType, ...] = HELD,
         signed: str | None = None,
+        fence: Fence | None = None,
     ) -> bool:
         """Bring a run that nobody works on any more to `state`, unless it has left `only_from`; keeps trying.
 
-        `signed`: only while that is what its state says. Gives whether this call brought it there.
+        `signed`: only while that is what its state says. `fence`: of its process, whose last request may still be on
+        its way; either that is taken or this. Gives whether this call brought it there.
         """
         async for attempt in _until_answered():
             with attempt:
@@ -181,30 +190,37 @@ class States:
                     now = (await self._client.read_flow_run(flow_run_id)).state
                     if now is None or now.type not in only_from or signed not in (None, now.message):
                         return False
-                    answer = await self._client.set_flow_run_state(flow_run_id, state)
+                    if fence is None:
+                        answer = await self._client.set_flow_run_state(flow_run_id, state)
+                    else:
+                        answer = await fence.propose(self._client, state, fence.after(now.type))
                 except ObjectNotFound:
                     return False  # deleted meanwhile
+                if fence is not None and answer.status == SetStateStatus.REJECT:
+                    fence = None  # its request came before: there is none on its way
+                    raise TryAgain
                 if answer.status != SetStateStatus.ACCEPT:
                     self._logger.debug("%s was not accepted for %s: %s", state.name, flow_run_id, answer.details)
                 return answer.status == SetStateStatus.ACCEPT
         raise AssertionError("unreachable: it is tried until it returns")
 
-    async def crashed(self, flow_run_id: UUID, why: str) -> bool:
+    async def crashed(self, flow_run_id: UUID, why: str, fence: Fence | None = None) -> bool:
         """The run's process is gone without having told how it ended."""
-        return await self.settle(flow_run_id, Crashed(message=why))
+        return await self.settle(flow_run_id, Crashed(message=why), fence=fence)
 
-    async def cancelled(self, flow_run_id: UUID, why: str) -> None:
+    async def cancelled(self, flow_run_id: UUID, why: str, fence: Fence | None = None) -> None:
         """The run was cancelled and its process is gone."""
-        await self.settle(flow_run_id, Cancelled(message=why))
+        await self.settle(flow_run_id, Cancelled(message=why), fence=fence)
 
-    async def timed_out(self, flow_run_id: UUID, why: str) -> None:
+    async def timed_out(self, flow_run_id: UUID, why: str, fence: Fence | None = None) -> None:
         """The run was killed at its time limit."""
-        await self.settle(flow_run_id, Failed(name="TimedOut", message=why))
+        await self.settle(flow_run_id, Failed(name="TimedOut", message=why), fence=fence)
 
-    async def give_back(self, flow_run: FlowRun, why: str) -> None:
+    async def give_back(self, flow_run: FlowRun, why: str, fence: Fence | None = None) -> None:
         """A claimed run whose flow never began goes back to be claimed anew, at the instant it was for."""
         at = flow_run.next_scheduled_start_time or flow_run.expected_start_time
-        await self.settle(flow_run.id, Scheduled(scheduled_time=at, message=why), only_from=(StateType.PENDING,))
+        back: State[Any] = Scheduled(scheduled_time=at, message=why)
+        await self.settle(flow_run.id, back, only_from=(StateType.PENDING,), fence=fence)
 
     async def put_off(self, flow_run_id: UUID, seconds: float, why: str) -> bool:
         """A run that this worker has claimed, or may have since no answer came, is to be claimed anew after `seconds`.

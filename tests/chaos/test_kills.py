@@ -163,7 +163,7 @@ async def _account(project: Project, runs: dict[UUID, str], fire: Fire) -> None:
     begun, done = (Counter(line.word for line in project.lines(f"{word}:")) for word in ("began", "ended"))
     for number, (run_id, step) in enumerate(runs.items()):
         history = await project.client.read_flow_run_states(run_id)
-        told = [(state.name, state.message, str(state.timestamp)) for state in history]
+        told = "\n".join(f"{state.timestamp} {state.name} {state.message}" for state in history)
         final, message = history[-1], history[-1].message or ""
         assert [state for state in history if state.is_final()] == [final], told
         began, ended = begun[f"began:n{number}."], done[f"ended:n{number}."]
