@@ -101,7 +101,7 @@ class States:
         if contested and not await self._is_free(flow_run.id):
             return Claim(won=False)
         claim = await self._propose(flow_run)
-        if claim.won and contested and await self._has_run(flow_run):
+        if claim.won and contested and await self._has_ended(flow_run):
             return Claim(won=False)
         return claim
 
@@ -109,11 +109,14 @@ class States:
         state = await self.current(flow_run_id)
         return state is not None and state.is_scheduled()
 
-    async def _has_run(self, flow_run: FlowRun) -> bool:
-        """Whether the run, claimed just now, had been run since it was read; then it is again what it was."""
-        if (await self._client.read_flow_run(flow_run.id)).run_count == flow_run.run_count:
-            return False
-        ends = [state for state in await self._client.read_flow_run_states(flow_run.id) if state.is_final()]
+    async def _has_ended(self, flow_run: FlowRun) -> bool:
+        """Whether the run, claimed just now, had ended since it was last to be claimed; then it is again what it was.
+
+        A fence refuses such a claim, but for the end of a run that had not begun, or that another's successor told.
+        """
+        history = await self._client.read_flow_run_states(flow_run.id)
+        told = max((state.timestamp for state in history if state.is_scheduled()), default=None)
+        ends = [state for state in history if state.is_final() and told is not None and state.timestamp > told]
         if ends:
             self._logger.info("Run %s was run by another worker meanwhile", flow_run.id)
             end = ends[-1].model_copy(update={"id": uuid4()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
@@ -95,6 +95,23 @@ async def test_a_claim_that_comes_after_another_workers_run_has_ended_is_lost(pr
     await _ask(project, run, Completed())
     assert not (await late.claim(run)).won
     assert await _ends(project, run) == ["Completed"]
+
+
+async def test_a_claim_that_comes_after_another_workers_process_was_killed_is_undone(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed before it began, and its run is Crashed: the late worker finds that, and gives the end back."""
+    run, states = await _claimed(project)
+    late = States(project.client, signed="Claimed by a late one", logger=logging.getLogger())
+
+    async def saw_it_free_before(_: UUID) -> bool:
+        return await states.crashed(run.id, "killed", Fence(run))
+
+    monkeypatch.setattr(late, "_is_free", saw_it_free_before)
+    assert not (await late.claim(run, contested=True)).won
+    now = (await project.client.read_flow_run(run.id)).state
+    assert now is not None
+    assert (now.name, now.message) == ("Crashed", "killed")
 
 
 async def test_a_claim_that_is_sent_twice_is_won(project: Project) -> None:
