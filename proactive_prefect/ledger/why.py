@@ -186,12 +186,13 @@ async def _absent(session: AsyncSession, rule_id: str, at: datetime, length: tim
     timing = from_snapshot(version.snapshot).timing
     if timing is None:
         return _no(rule_id, at, "no_call", "no accepted call of the webhook at that time is known")
-    around = {"previous_due": _previous(timing, at), "next_due": next(iter(next_due(timing, at + length, 1)), None)}
+    end = at + length - timedelta(microseconds=1)  # its last instant: what is due right after it is the next
+    around = {"previous_due": _previous(timing, at), "next_due": next(iter(next_due(timing, end, 1)), None)}
     due = next(iter(due_between(timing, at, at + length, 1)), None)
     if due is None:
         return _no(rule_id, at, "not_due", "the rule was not due then", **around)
     if due > now:
-        return _no(rule_id, at, "upcoming", f"it is due {_utc(due)}", **(around | {"next_due": due}))
+        return _no(rule_id, at, "upcoming", f"it is due {_utc(due)}", due=due, **around)
     began = await read_cursor(session, BEGAN)
     if began is None or due < began:
         since = f"begins {_utc(began)}" if began else "has not begun"

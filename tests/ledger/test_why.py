@@ -105,7 +105,9 @@ async def test_a_time_that_no_occurrence_belongs_to(ledger: Ledger) -> None:
     assert (answer.previous_due, answer.next_due) == (NOON, NOON + HOUR)
     await note(ledger, seen(at=NOON + 12 * HOUR), at=NOON + 12 * HOUR)
     answer = await ask(ledger, NOW + HOUR)
-    assert (answer.verdict, answer.next_due) == ("upcoming", NOW + HOUR)
+    assert (answer.verdict, answer.due, answer.next_due) == ("upcoming", NOW + HOUR, NOW + 2 * HOUR)
+    answer = await ask(ledger, NOW + HOUR - timedelta(minutes=1))
+    assert (answer.verdict, answer.next_due) == ("not_due", NOW + HOUR)
 
 
 async def test_a_due_time_without_a_run_is_told_from_one_before_the_account_began(ledger: Ledger) -> None:
