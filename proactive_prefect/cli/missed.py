@@ -261,6 +261,9 @@ def _confirm(action: str, found: Sequence[Occurrence]) -> None:
         raise InputError("nothing was changed")
 
 
+_DECIDED = {"approve_backfill_run": "will run", "reschedule": "rescheduled", "delete_missed": "deleted"}
+
+
 def _tell(answers: Sequence[Resolved]) -> None:
     waiting = 0
     for one in answers:
@@ -272,7 +275,7 @@ def _tell(answers: Sequence[Resolved]) -> None:
         by = "" if one.status == "resolved" else f", by {one.by} (via {one.via}), {_utc(one.at)}"
         turn = " (waits for its turn)" if not one.carried_out else ""
         waiting += not one.carried_out
-        line(f"{name}: {one.action}{to}{by}{turn}")
+        line(f"{name}: {_DECIDED[one.action or '']}{to}{by}{turn}")
     if waiting:
         note(f"note: {waiting} go when others have ended; the gateway sees to it")
 

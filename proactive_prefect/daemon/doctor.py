@@ -105,6 +105,8 @@ async def examine(settings: Settings, *, fix: bool) -> AsyncIterator[Finding]:
     for finding in findings:
         yield finding
     yield await examine_gateway(settings)
+    async for finding in examine_webhooks(settings):
+        yield finding
     try:
         async with connected(settings) as api:
             yield Finding("server", "OK", f"answers at {api.url.rstrip('/')}")
@@ -221,3 +223,23 @@ async def examine_gateway(settings: Settings) -> Finding:
         return Finding("gateway", "OK", f"ready at {url}")
     todo = "its log says why: PROACTIVE_HOME/logs/gateway.log"
     return Finding("gateway", "FAIL", f"{url} is not ready (HTTP {answer.status_code})", todo)
+
+
+async def examine_webhooks(settings: Settings) -> AsyncIterator[Finding]:
+    """The webhooks that let nobody in, as the running gateway knows: it is the one that needs their secrets."""
+    if (running := read_up_file(settings.home)) is None:
+        return
+    url, token = f"{running['gateway_url']}/api/v1/proactive/state", running["token"]
+    try:
+        async with httpx.AsyncClient(timeout=10) as http:
+            answer = await http.get(url, headers={"authorization": f"Bearer {token}"})
+            rules = answer.raise_for_status().json()["rules"]
+    except httpx.HTTPError:
+        return  # why, others tell
+    hooks = [rule for rule in rules if rule["webhook"] is not None]
+    closed = [rule for rule in hooks if not rule["webhook"]["open"]]
+    for rule in closed:
+        text = f"webhook {rule['id']} lets nobody in: {rule['webhook']['problem']}"
+        yield Finding("webhooks", "FAIL", text, "give `proactive up` or `proactive gateway` its secret, and restart it")
+    if hooks and not closed:
+        yield Finding("webhooks", "OK", f"{len(hooks)} with their secrets")

@@ -123,6 +123,24 @@ def test_a_run_is_cancelled_by_the_beginning_of_its_name(running: Running) -> No
     assert nobody.stderr.startswith("error: no runs")
 
 
+def test_doctor_finds_a_webhook_that_lets_nobody_in(running: Running) -> None:
+    """Its secret is not set where the gateway runs: callers are told nothing, so the operator must be."""
+    rules = running.folder / "proactive.toml"
+    before = rules.read_text()
+    closed = 'id = "closed"\nsecret = "${env:SET_NOWHERE}"\naction = { type = "command", argv = ["true"] }\n'
+    rules.write_text(f"{before}\n[[webhook]]\n{closed}")
+    try:
+        running.proactive("apply")
+
+        def told() -> bool:
+            return "webhook closed lets nobody in" in running.proactive("doctor", check=False).stdout
+
+        wait_until_sync(told, what="doctor tells", timeout=120, every=1)
+    finally:
+        rules.write_text(before)
+        running.proactive("apply")
+
+
 def test_a_second_up_in_the_project_says_that_one_is_running(running: Running) -> None:
     """Exit code 2, one line and a hint; the first is not disturbed."""
     second = running.proactive("up", check=False)
