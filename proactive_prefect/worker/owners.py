@@ -185,6 +185,8 @@ class Orphans:
                 if owner is None or owner.mark not in marks:
                     continue
                 if run.state_type == StateType.PENDING:
+                    if await self._states.undo_late_claim(run):
+                        continue
                     why = f"Given back: worker '{owner.worker}' died before it began."
                     await self._states.give_back(run, why, Fence(run))
                 else:

@@ -101,7 +101,7 @@ class States:
         if contested and not await self._is_free(flow_run.id):
             return Claim(won=False)
         claim = await self._propose(flow_run)
-        if claim.won and contested and await self._has_ended(flow_run):
+        if claim.won and contested and await self.undo_late_claim(flow_run):
             return Claim(won=False)
         return claim
 
@@ -109,8 +109,8 @@ class States:
         state = await self.current(flow_run_id)
         return state is not None and state.is_scheduled()
 
-    async def _has_ended(self, flow_run: FlowRun) -> bool:
-        """Whether the run, claimed just now, had ended since it was last to be claimed; then it is again what it was.
+    async def undo_late_claim(self, flow_run: FlowRun) -> bool:
+        """Whether the run, which is claimed, had ended since it was last to be claimed; then it is again what it was.
 
         A fence refuses such a claim, but for the end of a run that had not begun, or that another's successor told.
         """
