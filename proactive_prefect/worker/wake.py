@@ -24,6 +24,7 @@ from ..firing.outcome import SKIPPED
 
 # Deployments, queues and the pool itself matter because a change to them can make runs due without a word.
 _PREFIXES = ["prefect.flow-run.", "prefect.deployment.", "prefect.work-pool.", "prefect.work-queue."]
+_POLLED = {f"prefect.{thing}.{state}" for thing in ("deployment", "work-queue") for state in ("ready", "not-ready")}
 LEAD = 1.0  # seconds before its instant that a scheduled run is claimed and put into its process, to wait there
 _LEAD_EACH = 0.15  # seconds more for each run that is due with it
 _LONGEST_LEAD = 6.0
@@ -49,6 +50,11 @@ def freed_by(event: Event) -> UUID | None:
 def asks_to_stop(kind: str | None, name: str | None) -> bool:
     """Whether a state of that kind and name cancels a run. One that its own gate skips ends by itself, and told why."""
     return kind == StateType.CANCELLING or (kind == StateType.CANCELLED and name != SKIPPED)
+
+
+def is_only_polled(event: Event) -> bool:
+    """Whether a deployment or a queue was polled again, or not for a while. Our own looks do that; it is no change."""
+    return event.event in _POLLED
 
 
 class Ears:

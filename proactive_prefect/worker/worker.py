@@ -37,7 +37,7 @@ from .shares import Shares
 from .slots import Slots
 from .spares import Spare, Spares
 from .states import States, is_passing
-from .wake import Ears, asks_to_stop, freed_by
+from .wake import Ears, asks_to_stop, freed_by, is_only_polled
 
 _AT_ONCE = 6  # runs between claim and Running at one time: the embedded database answers no faster to more
 _LONG_START = 5.0  # seconds after which a run that is not Running yet (it fetches its code) holds up no other
@@ -154,8 +154,9 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
 
     def _hear(self, event: Event) -> None:
         kind = event.resource.get("prefect.state-type")
-        if not event.resource.id.startswith("prefect.flow-run."):  # a deployment, a queue, or the pool changed
-            self._looks.heed_change()
+        if not event.resource.id.startswith("prefect.flow-run."):  # a deployment, a queue, or the pool
+            if not is_only_polled(event):
+                self._looks.heed_change()
             return
         run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
         attempt = self._attempts.get(run_id)

@@ -7,17 +7,7 @@ from uuid import uuid4
 import pytest
 from prefect.events import Event
 
-from proactive_prefect.worker.wake import asks_to_stop
-
-
-def of_state(kind: str, name: str) -> Event:
-    """The event of a run's new state."""
-    resource = {
-        "prefect.resource.id": f"prefect.flow-run.{uuid4()}",
-        "prefect.state-type": kind,
-        "prefect.state-name": name,
-    }
-    return Event(event=f"prefect.flow-run.{name}", resource=resource, id=uuid4())
+from proactive_prefect.worker.wake import asks_to_stop, is_only_polled
 
 
 @pytest.mark.parametrize(
@@ -35,3 +25,19 @@ def test_a_run_is_stopped_when_somebody_cancels_it_and_not_when_its_gate_skips_i
 ) -> None:
     """The gate's own word, heard while the process is about to end, is no order to end it."""
     assert asks_to_stop(kind, name) is stops
+
+
+@pytest.mark.parametrize(
+    ("event", "polled"),
+    [
+        ("prefect.deployment.not-ready", True),
+        ("prefect.work-queue.ready", True),
+        ("prefect.deployment.updated", False),
+        ("prefect.work-queue.paused", False),
+        ("prefect.work-pool.ready", False),
+    ],
+)
+def test_what_only_tells_that_somebody_polled_is_no_change(event: str, polled: bool) -> None:
+    """Each look of the worker sets deployments and queues ready: to look again for that would never end."""
+    resource = {"prefect.resource.id": f"prefect.deployment.{uuid4()}"}
+    assert is_only_polled(Event(event=event, resource=resource, id=uuid4())) is polled
