@@ -36,7 +36,8 @@ async def _size(project: Project) -> Size:
 
     def at_rest() -> bool:
         processes = project.processes()
-        lasting = [process for process in processes if process.pid != os.getpgid(process.pid)] or processes
+        workers = {worker.pid for worker in project.workers}  # they lead a group of their own, as each run does
+        lasting = [each for each in processes if each.pid in workers or each.pid != os.getpgid(each.pid)]
         memory = sum(process.memory_full_info().uss for process in lasting) / 2**20
         sizes.append(Size(memory, sum(process.num_fds() for process in processes), len(processes)))
         return len(sizes) > 5 and len({(size.files, size.processes) for size in sizes[-5:]}) == 1
