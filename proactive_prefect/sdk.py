@@ -31,6 +31,7 @@ from .deploy.apply import apply_plan
 from .deploy.compile import Project, compile_rules
 from .deploy.plan import make_plan
 from .errors import InputError, PrefectUnreachable, UnknownRule
+from .firing.foreseen import next_runs
 from .ledger.db import open_ledger
 from .ledger.tables import ResolutionAction
 from .ledger.why import Why, why, with_states
@@ -43,7 +44,6 @@ from .prefect_api.pausing import pause_rule, resume_rule
 from .prefect_api.runs import FlowRun, create_run
 from .rules.checks import check_expressions, check_interval
 from .rules.models import ProjectTable, Rule, Rulebook
-from .rules.timing import next_due
 from .settings import Settings, project_root, rules_file
 
 P = ParamSpec("P")
@@ -140,10 +140,12 @@ class AsyncProactive:
         return sorted(found, key=lambda one: one.rule.id)
 
     async def get_next_run(self, rule_id: str) -> datetime | None:
-        """When the rule is due next (UTC); None while it is paused or not enabled, if it never is, or for a webhook."""
+        """When the rule will run next (UTC), past what its conditions rule out.
+
+        None while it is paused or not enabled, if it never will, or for a webhook.
+        """
         found = await self._find(await self._api(), rule_id)
-        timing = found.rule.timing
-        due = next_due(timing, datetime.now(UTC), 1) if found.active and timing is not None else []
+        due = next_runs(found.rule, datetime.now(UTC), 1) if found.active else []
         return due[0] if due else None
 
     async def missed(self, rule_id: str | None = None) -> list[MissedItem]:

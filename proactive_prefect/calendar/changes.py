@@ -13,11 +13,10 @@ from typing import Annotated, Literal, assert_never
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import InputError
+from ..firing.foreseen import foreseen_skip, next_runs
 from ..ledger.tables import Occurrence
-from ..rules.conditions import unmet
 from ..rules.models import RULE_MODELS
 from ..rules.phrases import when
-from ..rules.timing import next_due
 from .plans import Plan
 
 FIRES = 5
@@ -102,12 +101,8 @@ def show(change: Change, plan: Plan, due: datetime | None, recorded: Occurrence 
 
 
 def fires(plan: Plan, after: datetime) -> list[datetime]:
-    """The next fires of a rule, at most FIRES; none while it is not active."""
-    if plan.timing is None or plan.status != "active":
-        return []
-    start, end = plan.rule.start_at, plan.rule.end_at
-    since = after if start is None else max(after, start - _TICK)
-    return [at for at in next_due(plan.timing, since, FIRES) if end is None or at < end]
+    """The next fires of a rule that its conditions let run, at most FIRES; none while it is not active."""
+    return next_runs(plan.rule, after, FIRES) if plan.status == "active" else []
 
 
 def _check_to_come(event_id: str, plan: Plan, due: datetime, recorded: Occurrence | None, now: datetime) -> None:
@@ -137,11 +132,8 @@ def _of_occurrence(change: Move | Drop, plan: Plan, due: datetime, now: datetime
     following = fires(plan, due)
     if following and target > following[0]:
         conflicts.append(f"it comes after the next one, which is due {_utc(following[0])}")
-    missing = unmet(plan.rule, target)
-    if missing is not None:
-        conflicts.append(f"the gate would skip it: {missing.code}: {missing.text}")
-    if plan.rule.end_at is not None and target >= plan.rule.end_at:
-        conflicts.append(f"the gate would skip it: the rule ends {_utc(plan.rule.end_at)}")
+    if (skip := foreseen_skip(plan.rule, target)) is not None:
+        conflicts.append(f"the gate would skip it: {skip}")
     summary = f"{plan.rule_id} runs at {_utc(target)} instead of {_utc(due)}"
     return Shown(summary, before, sorted([*rest, target]), conflicts)
 

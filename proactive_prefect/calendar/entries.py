@@ -42,7 +42,7 @@ class Entry:
     running: Annotated[bool, Field(description="A run of it is at work.")] = False
     counts: Annotated[dict[str, int] | None, Field(description="Of a day's row: how many of each status.")] = None
     cause: Annotated[str, Field(description="schedule, manual, or webhook.")] = "schedule"
-    reason: Annotated[str, Field(description="For skipped: `code: text`; else what the run said.")] = ""
+    reason: Annotated[str, Field(description="What the run said; of skipped and of what will be: `code: text`.")] = ""
     run_id: Annotated[str | None, Field(description="The flow run in Prefect.")] = None
     started_at: datetime | None = None
     ended_at: datetime | None = None

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import Literal
 
+from ..firing.foreseen import foreseen_skip
 from ..rules.models import Kind
 from ..rules.spans import Span
 from .entries import Asked, Entry, Status
@@ -60,7 +61,7 @@ def rows_of_day(
         foreseen = plan.due(max(start, now - UNRECORDED, plan.since), end, fold_above)
     if cell is not None and cell.entries is None:
         return _folded(day, plan, cell, now)
-    recorded = _as_of(cell.entries, now) if cell is not None and cell.entries is not None else ()
+    recorded = _as_of(cell.entries, plan, now) if cell is not None and cell.entries is not None else ()
     if foreseen.count == 0:
         return recorded
     if foreseen.count > fold_above:
@@ -86,6 +87,7 @@ def foreseen_entry(plan: Plan, at: datetime, now: datetime) -> Entry:
         title=plan.title,
         status=status,
         scheduled_at_utc=at,
+        reason=_will_skip(plan, at),
         actions=actions_for(status, plan),
     )
 
@@ -116,12 +118,22 @@ def gravest(counts: Iterable[Status]) -> Status:
     return min(counts, key=_GRAVEST.index)
 
 
-def _as_of(entries: Sequence[Entry], now: datetime) -> tuple[Entry, ...]:
+def _as_of(entries: Sequence[Entry], plan: Plan | None, now: datetime) -> tuple[Entry, ...]:
     """Recorded ones whose time is yet to come are scheduled."""
     return tuple(
-        replace(one, status="scheduled") if one.status == "expected" and one.scheduled_at_utc > now else one
+        replace(
+            one, status="scheduled", reason=_will_skip(plan, one.scheduled_at_utc) if one.cause == "schedule" else ""
+        )
+        if one.status == "expected" and one.scheduled_at_utc > now
+        else one
         for one in entries
     )
+
+
+def _will_skip(plan: Plan | None, at: datetime) -> str:
+    """Why it will be skipped, or nothing."""
+    skip = foreseen_skip(plan.rule, at) if plan is not None else None
+    return str(skip) if skip else ""
 
 
 def _folded(day: date, plan: Plan | None, cell: Cell | None, now: datetime) -> Entry:

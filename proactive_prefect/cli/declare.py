@@ -91,7 +91,9 @@ def next_(
     count: Annotated[int, cyclopts.Parameter(name=("--count", "-n"))] = 10,
     json: Json = False,
 ) -> None:
-    """Say when rules are due next, by the rules file, in each rule's own local time.
+    """Say when rules will run next, by the rules file, in each rule's own local time.
+
+    Times at which a rule is due, but its conditions let nothing run, are left out.
 
     For example:
 
@@ -108,8 +110,8 @@ def next_(
     from itertools import islice
 
     from ..errors import InputError
+    from ..firing.foreseen import next_runs
     from ..rules.phrases import instant, timezone_of
-    from ..rules.timing import next_due
     from ..settings import Settings
     from .context import declared_here, unknown_rule
 
@@ -123,7 +125,7 @@ def next_(
             raise unknown_rule(rule, (one.id for one in declared.rulebook.rules), "in the rules file")
     now = datetime.now(UTC)
     due = sorted(
-        ((at, one) for one in chosen if one.enabled and one.timing for at in next_due(one.timing, now, count)),
+        ((at, one) for one in chosen for at in next_runs(one, now, count)),
         key=lambda pair: (pair[0], pair[1].id),
     )
     fires = list(islice(due, count))

@@ -72,16 +72,16 @@ async def _show(rule_id: str, json: bool) -> None:
 
     settings = server_settings()  # before Prefect is imported
     from ..daemon.words import ran
+    from ..firing.foreseen import next_runs
     from ..prefect_api.history import ENDED, LIVE, runs_of
     from ..rules.phrases import instant, timezone_of, when
-    from ..rules.timing import next_due
 
     async with connected(settings) as api:
         found = await deployed_rule(api, settings, rule_id)
         past = await runs_of(api, [found.deployment_id], types=(*LIVE, *ENDED), limit=10)
     now = datetime.now(UTC)
     rule = found.rule
-    fires = next_due(rule.timing, now, 5) if rule.timing and found.active else []
+    fires = next_runs(rule, now, 5) if found.active else []
     declared = rule.model_dump(mode="json", exclude_defaults=True, exclude={"id", "kind"})
     if json:
         as_json(
@@ -170,19 +170,19 @@ def _status(found: DeployedRule) -> str:
 
 def _next(found: DeployedRule, now: datetime) -> str:
     from ..daemon.words import distance
-    from ..rules.timing import next_due
+    from ..firing.foreseen import next_runs
 
     if not found.active:
         return _status(found).split(" ")[0]
-    due = next_due(found.rule.timing, now, 1) if found.rule.timing else []
+    due = next_runs(found.rule, now, 1)
     return distance(due[0], now) if due else "–"
 
 
 def _summary(found: DeployedRule, now: datetime) -> dict[str, Any]:
+    from ..firing.foreseen import next_runs
     from ..rules.phrases import when
-    from ..rules.timing import next_due
 
-    due = next_due(found.rule.timing, now, 1) if found.rule.timing and found.active else []
+    due = next_runs(found.rule, now, 1) if found.active else []
     return {
         "id": found.rule.id,
         "kind": found.rule.kind,

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import PrefectError
+from ..firing.foreseen import next_runs
 from ..rules.models import WebhookRule
 from ..rules.phrases import when
-from ..rules.timing import next_due
 from .declared import Declared, off_notice
 from .report import Report
 from .upfile import UpFile
@@ -124,7 +124,7 @@ class Board:
             return "paused"
         if not found.active:
             return "off"
-        due = next_due(found.rule.timing, now, 1) if found.rule.timing else []
+        due = next_runs(found.rule, now, 1)
         return distance(due[0], now) if due else "–"
 
 

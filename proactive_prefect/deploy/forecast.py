@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from ..firing.foreseen import foreseen_skip, next_runs
 from ..rules.models import Rule
-from ..rules.timing import ClockChange, CronTiming, clock_changes, due_between, next_due
+from ..rules.timing import ClockChange, CronTiming, clock_changes, due_between
 
 _DAY = timedelta(days=1)
 _MOST_A_DAY = 86_400  # one each second, the shortest interval
@@ -18,7 +19,7 @@ _CROWD = 20
 
 @dataclass(frozen=True)
 class NextFire:
-    """When a rule is due next, in UTC and on its own clock; None: never again, or it is not enabled."""
+    """When a rule runs next, in UTC and on its own clock; None: never again, or it is not enabled."""
 
     rule_id: str
     due: datetime | None
@@ -64,8 +65,8 @@ def forecast(rules: Iterable[Rule], now: datetime) -> Forecast:
         if timing is None or not rule.enabled:
             fires.append(NextFire(rule.id, None, None, 0))
             continue
-        first = next(iter(next_due(timing, now, 1)), None)
-        day = due_between(timing, now, now + _DAY, _MOST_A_DAY)
+        first = next(iter(next_runs(rule, now, 1)), None)
+        day = [due for due in due_between(timing, now, now + _DAY, _MOST_A_DAY) if foreseen_skip(rule, due) is None]
         timezone = timing.timezone if isinstance(timing, CronTiming) else rule.timezone
         fires.append(NextFire(rule.id, first, first and first.astimezone(ZoneInfo(timezone)), len(day)))
         for minute in dict.fromkeys(due.replace(second=0, microsecond=0) for due in day):

@@ -161,7 +161,7 @@ def _expired(rule: RuleBase, due: datetime) -> Skip | None:
     if rule.start_at is not None and due < rule.start_at:
         return Skip("expired", f"due before start_at, {_wall(rule.start_at, rule)}")
     if rule.end_at is not None and due >= rule.end_at:
-        return Skip("expired", f"end_at was {_wall(rule.end_at, rule)}")
+        return Skip("expired", f"end_at is {_wall(rule.end_at, rule)}")
     return None
 
 

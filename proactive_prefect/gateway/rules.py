@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field, ValidationError
 
 from ..errors import PrefectError, UnknownRule
+from ..firing.foreseen import next_runs
 from ..ledger.recent import last_occurrences
 from ..ledger.reconcile import reconcile_rules
 from ..ledger.tables import Occurrence, Outcome, RuleVersion
@@ -21,7 +22,6 @@ from ..prefect_api.pausing import pause_rule, resume_rule
 from ..prefect_api.runs import create_run
 from ..rules.models import Kind, Rule, from_snapshot
 from ..rules.phrases import timezone_of, when
-from ..rules.timing import next_due
 from .access import operator, reader
 from .problems import documented
 from .service import Service, TheService
@@ -58,7 +58,9 @@ class RuleCard(BaseModel):
     status: Literal["active", "paused", "disabled"] = Field(
         description="paused: by an operator, in Prefect. disabled: in the rules file."
     )
-    next_fires: list[datetime] = Field(description=f"At most {FIRES}; none while it is not active.")
+    next_fires: list[datetime] = Field(
+        description=f"At most {FIRES} that its conditions let run; none while not active."
+    )
     last: list[Became] = Field(description=f"The latest {OUTCOMES} occurrences, the oldest first.")
     url: str | None = Field(description="Its deployment in Prefect's UI.")
 
@@ -150,7 +152,7 @@ def _card(version: RuleVersion, last: Iterable[Occurrence], now: datetime) -> Ru
         when=when(rule),
         timezone=timezone_of(rule),
         status=cast("Literal['active', 'paused', 'disabled']", version.status),
-        next_fires=next_due(rule.timing, now, FIRES) if active and rule.timing else [],
+        next_fires=next_runs(rule, now, FIRES) if active else [],
         last=[
             Became(
                 due=one.due,

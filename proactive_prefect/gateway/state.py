@@ -10,13 +10,13 @@ from typing import Any
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
+from ..firing.foreseen import next_runs
 from ..prefect_api import PrefectApi
 from ..prefect_api.deployments import DeployedRule, deployed_rules
 from ..prefect_api.history import LIVE, Run, last_runs, runs_of
 from ..prefect_api.links import run_url
 from ..prefect_api.overview import count_states, pool_workers, server_version
 from ..rules.models import Kind
-from ..rules.timing import next_due
 from .access import reader
 from .problems import documented
 from .service import Service, TheService
@@ -69,7 +69,9 @@ class RuleState(BaseModel):
     project: str | None
     enabled: bool = Field(description="As declared.")
     paused: bool = Field(description="By an operator, in Prefect.")
-    next_fire: datetime | None = Field(description="None while it is not enabled, paused, or never due again.")
+    next_fire: datetime | None = Field(
+        description="The next that its conditions let run. None while it is not enabled, paused, or never due again."
+    )
     active_run: RunState | None = Field(description="The run that is at work; the oldest, if there are several.")
     missed: int = Field(description="Runs that wait for somebody to resume or cancel them.")
     last_outcome: RunState | None
@@ -144,7 +146,7 @@ async def state(service: TheService) -> ProactiveState:
 
 def _rule(service: Service, found: DeployedRule, last: Run | None, at_work: list[Run], now: datetime) -> RuleState:
     rule = found.rule
-    due = next_due(rule.timing, now, 1) if found.active and rule.timing else []
+    due = next_runs(rule, now, 1) if found.active else []
     busy = [run for run in at_work if run["state_type"] != "PAUSED"]
     return RuleState(
         id=rule.id,

@@ -15,6 +15,7 @@ from ..errors import InputError, PrefectError, UnknownRule
 from ..prefect_api import PrefectApi
 from ..prefect_api.changes import state_history
 from ..prefect_api.links import run_url
+from ..rules.conditions import unmet
 from ..rules.models import from_snapshot
 from ..rules.timing import Timing, due_between, next_due
 from .cursors import BEGAN, read_cursor
@@ -183,7 +184,8 @@ async def _absent(session: AsyncSession, rule_id: str, at: datetime, length: tim
             return _no(rule_id, at, "disabled", f"the rule was switched off, since {_utc(version.since)}")
         case "unseen":
             return _no(rule_id, at, "unrecorded", "the rule was changed then while nobody looked: it is not known")
-    timing = from_snapshot(version.snapshot).timing
+    rule = from_snapshot(version.snapshot)
+    timing = rule.timing
     if timing is None:
         return _no(rule_id, at, "no_call", "no accepted call of the webhook at that time is known")
     end = at + length - timedelta(microseconds=1)  # its last instant: what is due right after it is the next
@@ -192,7 +194,9 @@ async def _absent(session: AsyncSession, rule_id: str, at: datetime, length: tim
     if due is None:
         return _no(rule_id, at, "not_due", "the rule was not due then", **around)
     if due > now:
-        return _no(rule_id, at, "upcoming", f"it is due {_utc(due)}", due=due, **around)
+        skip = unmet(rule, due)
+        text = f"it is due {_utc(due)}" + (f", and will be skipped: {skip.code}: {skip.text}" if skip else "")
+        return _no(rule_id, at, "upcoming", text, due=due, **around)
     began = await read_cursor(session, BEGAN)
     if began is None or due < began:
         since = f"begins {_utc(began)}" if began else "has not begun"

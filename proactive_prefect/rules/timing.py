@@ -109,13 +109,13 @@ class ClockChange:
 
 def next_due(timing: Timing, after: datetime, count: int) -> list[datetime]:
     """The first `count` instants strictly after `after` at which `timing` is due, in UTC, in order."""
-    return list(islice(_due_after(timing, after), count))
+    return list(islice(due_after(timing, after), count))
 
 
 def due_between(timing: Timing, since: datetime, until: datetime, limit: int) -> list[datetime]:
     """The first `limit` instants from `since` (inclusive) up to `until` (exclusive) at which `timing` is due."""
     just_before = since - timedelta(microseconds=1)
-    return list(islice(takewhile(lambda due: due < until, _due_after(timing, just_before)), limit))
+    return list(islice(takewhile(lambda due: due < until, due_after(timing, just_before)), limit))
 
 
 def splay_offset(key: str | None, splay: timedelta | None) -> timedelta:
@@ -141,7 +141,8 @@ def clock_changes(timezone: str, since: datetime, until: datetime) -> list[Clock
     return changes
 
 
-def _due_after(timing: Timing, after: datetime) -> Iterator[datetime]:
+def due_after(timing: Timing, after: datetime) -> Iterator[datetime]:
+    """The instants strictly after `after` at which `timing` is due, in UTC, in order, one after the other."""
     after = after.astimezone(UTC)
     match timing:
         case CronTiming():

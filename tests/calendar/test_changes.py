@@ -62,7 +62,7 @@ async def test_what_speaks_against_a_move_is_said(ledger: Ledger) -> None:
         (NINE + DAY, ["is due at 2026-03-03 09:00:00 UTC by itself"]),
         (NINE + DAY + HOUR, ["comes after the next one"]),
         (NINE + 11 * HOUR, ["outside_active_hours: 20:00 is not between"]),
-        (NINE + 5 * DAY, ["comes after the next one", "the rule ends 2026-03-04"]),
+        (NINE + 5 * DAY, ["comes after the next one", "end_at is 2026-03-04"]),
     ):
         conflicts = (await preview(ledger, move(target), by="ann", now=NOON)).conflicts
         assert len(conflicts) == len(said), conflicts

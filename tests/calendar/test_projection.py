@@ -60,6 +60,19 @@ async def test_what_was_stands_beside_what_will_be(ledger: Ledger) -> None:
     assert found.always_running == found.stasis_queue == found.running == []
 
 
+async def test_what_conditions_rule_out_is_told_beforehand(ledger: Ledger) -> None:
+    """With the reason that the gate will give; it stays in the calendar, since it will be there as skipped."""
+    weekly = {**DAILY, "conditions": {"days_of_week": ["mon"]}}  # the day of the tests is a Sunday
+    await note(ledger, seen(weekly))
+    await tell(ledger, run_of(weekly, MIDNIGHT + 3 * DAY + 9 * HOUR), RAN[0])  # Prefect has made its run already
+    found = await Projection(ledger).events(asked(end=MIDNIGHT + 4 * DAY), NOON)
+    assert [(one.status, one.reason) for one in found.events if one.scheduled_at_utc > NOON] == [
+        ("scheduled", ""),
+        ("scheduled", "wrong_day: tue is not one of mon"),
+        ("scheduled", "wrong_day: wed is not one of mon"),
+    ]
+
+
 async def test_an_occurrence_keeps_its_id_from_the_future_into_the_past(ledger: Ledger) -> None:
     """Scheduled, then due and not heard of yet, then running, then over: one row, one id, and no hole between."""
     await note(ledger, seen(DAILY))

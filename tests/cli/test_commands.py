@@ -34,6 +34,14 @@ id = "hook"
 action = { type = "command", argv = ["true"] }
 """
 
+MONDAYS = """
+[[cron]]
+id = "mondays"
+cron = "0 9 * * *"
+conditions = { days_of_week = ["mon"] }
+action = { type = "command", argv = ["true"] }
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -198,6 +206,14 @@ def test_next_fires_are_told_in_the_local_time_of_the_rule(project: Path) -> Non
     assert [one["due"] for one in both] == sorted(one["due"] for one in both)
     assert " CE" in proactive(project, "next", "-n", "1").stdout
     assert "nothing is due" in proactive(project, "next", "hook").stderr
+
+
+def test_next_passes_over_what_conditions_rule_out(project: Path) -> None:
+    """A rule of every day that may run on Mondays only is next on a Monday."""
+    rules = project / "proactive.toml"
+    rules.write_text(rules.read_text() + MONDAYS)
+    found = json.loads(proactive(project, "next", "mondays", "-n", "3", "--json").stdout)
+    assert [one["local"].split(" ")[0] for one in found] == ["Mon"] * 3
 
 
 def test_the_schema_is_json(tmp_path: Path) -> None:

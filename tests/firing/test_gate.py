@@ -82,7 +82,7 @@ def test_a_due_rule_without_obstacles_runs() -> None:
         ({"conditions": {"environment": ["production"]}}, "environment: development is not one of production"),
         ({"conditions": {"exclude_dates": ["2026-03-04"]}}, "excluded_date: 2026-03-04 is one of exclude_dates"),
         ({"conditions": {"custom": "due.hour > 10"}}, "condition_false: 'due.hour > 10' is false"),
-        ({"end_at": "2026-03-04T10:00:00Z"}, "expired: end_at was 2026-03-04 10:00 UTC"),
+        ({"end_at": "2026-03-04T10:00:00Z"}, "expired: end_at is 2026-03-04 10:00 UTC"),
         ({"start_at": "2026-03-04T10:00:01Z"}, "expired: due before start_at, 2026-03-04 10:00 UTC"),
     ],
 )

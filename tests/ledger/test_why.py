@@ -110,6 +110,16 @@ async def test_a_time_that_no_occurrence_belongs_to(ledger: Ledger) -> None:
     assert (answer.verdict, answer.next_due) == ("not_due", NOW + HOUR)
 
 
+async def test_what_its_conditions_will_rule_out_is_told_beforehand(ledger: Ledger) -> None:
+    """A time to come at which the rule is due, but may not run."""
+    action, hours = {"type": "python", "call": "a:b"}, {"active_hours": {"start": "00:00", "end": "01:00"}}
+    made = HeartbeatRule.model_validate({"id": "disk", "every": "1h", "action": action, "conditions": hours})
+    await note(ledger, seen(at=NOON, rule=made), at=NOON)
+    answer = await ask(ledger, NOW + HOUR)
+    assert answer.verdict == "upcoming"
+    assert "and will be skipped: outside_active_hours: " in answer.text
+
+
 async def test_a_due_time_without_a_run_is_told_from_one_before_the_account_began(ledger: Ledger) -> None:
     """What nobody has a record of is never called "not due"."""
     await note(ledger, seen(at=NOON - 10 * HOUR), at=NOON)

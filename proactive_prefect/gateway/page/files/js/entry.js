@@ -31,7 +31,7 @@ function facts(entry) {
       ? pair("Due", `from ${short(at)} to ${short(entry.scheduled_until_utc ?? at)}`)
       : pair("Due", h("time", { datetime: at }, exact(at)), " · ", relative(at)),
     entry.counts && pair("Of them", Object.entries(entry.counts).map(([one, n]) => `${n} ${word(one)}`).join(", ")),
-    entry.reason && pair("Said", h("span", { class: "said" }, entry.reason)),
+    entry.reason && pair(["skipped", "will_skip"].includes(became) ? "Reason" : "Said", h("span", { class: "said" }, entry.reason)),
     entry.started_at && pair("Began", exact(entry.started_at)),
     entry.ended_at && pair("Ended", exact(entry.ended_at), took !== null && ` · took ${span(took)}`),
     entry.cause !== "schedule" && pair("Cause", entry.cause),

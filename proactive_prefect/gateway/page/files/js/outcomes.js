@@ -19,8 +19,9 @@ export const OUTCOMES = {
   deleted: ["deleted", "–", "calm"],
 };
 
-// Of deliveries, which are no occurrences: they are not filtered by.
+// They are not filtered by: what is scheduled at a time that its conditions rule out, and what deliveries may be.
 const STATUSES = {
+  will_skip: ["will be skipped", "–", "calm"],
   waiting: ["waiting", "○", "soon"],
   dispatched: ["has its run", "✓", "good"],
   joined: ["part of another's run", "✓", "calm"],
@@ -39,4 +40,7 @@ export function sign(outcome) {
 }
 
 /** The outcome of a calendar's row: a run at work is running, whatever else is known of it. */
-export const outcomeOf = (entry) => (entry.running ? "running" : entry.status);
+export function outcomeOf(entry) {
+  if (entry.running) return "running";
+  return entry.status === "scheduled" && entry.reason ? "will_skip" : entry.status;
+}
