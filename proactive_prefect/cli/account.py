@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..ledger.why import Why
 
 _LAST = 20
+_HEADING = f"{'seq':>7}  {'when':<20}  {'event':<24} {'rule':<24} {'status':<10}  said"
 
 
 def why(rule: str, time: str, /, *, json: Json = False) -> None:
@@ -124,6 +125,8 @@ async def _events(rule_id: str | None, count: int, follow_on: bool, json: bool) 
             found = await last_events(session, count, rule_id=rule_id)
         if not found and not follow_on and not json:
             note("no events yet: the gateway, which `proactive up` runs, writes them")
+        if not json and (found or follow_on):
+            line(_HEADING)
         _show(found, json)
         if not follow_on:
             return
@@ -143,10 +146,8 @@ def _as_line(event: Event) -> str:
 
 def _in_words(event: Event) -> str:
     more = event.payload.get("message") or event.payload.get("action") or ", ".join(event.payload.get("changed") or ())
-    status = (
-        f"{event.seq:>7}  {_utc(event.occurred_at_utc)}  {event.event_type:<24} {event.source_ref:<24} {event.status}"
-    )
-    return f"{status}  {more}".rstrip()
+    when = f"{event.seq:>7}  {_utc(event.occurred_at_utc)}"
+    return f"{when}  {event.event_type:<24} {event.source_ref:<24} {event.status:<10}  {more}".rstrip()
 
 
 def instant(text: str) -> datetime:

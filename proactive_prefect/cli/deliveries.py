@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import cyclopts
 
-from .output import Json, as_json, line, note
+from .output import Json, as_json, line, note, table
 
 if TYPE_CHECKING:
     from ..webhooks.desk import DeliveryCard
@@ -111,9 +111,10 @@ async def _list(rule_id: str | None, status: str | None, count: int, json: bool)
     if json:
         as_json([one.model_dump(mode="json") for one in found])
         return
-    for one in found:
-        line(_in_words(one))
-    if not found:
+    if found:
+        rows = ((one.id, _at(one), one.webhook, one.status, _named(one), one.reason) for one in found)
+        table(("delivery", "when", "webhook", "status", "sender's id", "said"), rows)
+    else:
         note("no deliveries yet: the gateway, which `proactive up` runs, takes them")
 
 
@@ -175,7 +176,14 @@ async def _erase(name: str | None, rule_id: str | None, before: str | None, json
 
 
 def _in_words(one: DeliveryCard) -> str:
+    return "  ".join(part for part in (one.id, _at(one), one.webhook, one.status, _named(one), one.reason) if part)
+
+
+def _at(one: DeliveryCard) -> str:
     at: datetime = one.received_at.astimezone(UTC)
-    # What a caller chose is shown as JSON text: nothing in it can move the cursor.
-    named = _json.dumps(one.delivery_id)
-    return f"{one.id}  {at:%Y-%m-%d %H:%M:%S}Z  {one.webhook:<24} {one.status:<14} {named}  {one.reason}".rstrip()
+    return f"{at:%Y-%m-%d %H:%M:%S}Z"
+
+
+def _named(one: DeliveryCard) -> str:
+    """The id that the sender chose, as JSON text, in which nothing can move the cursor; "" where it chose none."""
+    return "" if one.delivery_id == one.id else _json.dumps(one.delivery_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json as _json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 
 def list_(*, json: Json = False) -> None:
-    """List the deployed rules: kind, when, next fire, last outcome, paused.
+    """List the deployed rules: kind, when, next run, the run at work or the last outcome, paused.
 
     For example:
 
@@ -32,21 +33,32 @@ async def _list(json: bool) -> None:
 
     settings = server_settings()  # before Prefect is imported
     from ..daemon.words import ran
-    from ..prefect_api.history import last_runs
+    from ..prefect_api.history import last_runs, runs_at_work
     from ..rules.phrases import when
 
     async with connected(settings) as api:
         found = await deployed_here(api, settings)
-        last = await last_runs(api, [one.deployment_id for one in found])
+        ids = [one.deployment_id for one in found]
+        last, active = await asyncio.gather(last_runs(api, ids), runs_at_work(api, ids))
     now = datetime.now(UTC)
     if json:
-        as_json([{**_summary(one, now), "last": run_json(last.get(one.deployment_id))} for one in found])
+        as_json(
+            [
+                {
+                    **_summary(one, now),
+                    "last": run_json(last.get(one.deployment_id)),
+                    "active": run_json(active.get(one.deployment_id)),
+                }
+                for one in found
+            ]
+        )
         return
+    shown = {**last, **active}
     if not found:
         note("no rule is deployed: `proactive apply` deploys those of the rules file")
         return
     rows = [
-        (one.rule.id, one.rule.kind, when(one.rule), _next(one, now), ran(last.get(one.deployment_id), now))
+        (one.rule.id, one.rule.kind, when(one.rule), _next(one, now), ran(shown.get(one.deployment_id), now))
         for one in found
     ]
     table(("rule", "kind", "when", "next", "last"), rows)
@@ -83,6 +95,7 @@ async def _show(rule_id: str, json: bool) -> None:
     rule = found.rule
     fires = next_runs(rule, now, 5) if found.active else []
     declared = rule.model_dump(mode="json", exclude_defaults=True, exclude={"id", "kind"})
+    declared["action"] = {"type": rule.action.type, **declared.get("action", {})}
     if json:
         as_json(
             {
@@ -100,7 +113,7 @@ async def _show(rule_id: str, json: bool) -> None:
     line(f"  deployment {found.deployment_id}")
     for key, value in declared.items():
         if key not in ("description", "enabled"):
-            line(f"  {key:<10} {value}")
+            line(f"  {key:<10} {_json.dumps(value, ensure_ascii=False)}")
     for at in fires:
         line(f"  next       {instant(at, timezone_of(rule))}")
     for run in past:

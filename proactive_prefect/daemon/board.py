@@ -1,6 +1,6 @@
 """The board that `proactive up` shows on a terminal: where everything is, and the rules with what comes and what was.
 
-Next fires are computed here; what was is asked of Prefect, three requests each time, every fifteen seconds.
+Next fires are computed here; what was is asked of Prefect, four requests each time, every fifteen seconds.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Board:
         self._api = api
         self._deployed: list[DeployedRule] = []
         self._last: Mapping[str, dict[str, Any]] = {}
+        self._due: dict[str, datetime | None] = {}  # by deployment: to find it can take longer than to draw it
 
     async def show(self) -> None:
         """Draw again and again; never raises because of a terminal that went away or a Prefect that is busy."""
@@ -86,12 +87,14 @@ class Board:
 
     async def _ask(self) -> None:
         from ..prefect_api.deployments import deployed_rules
-        from ..prefect_api.history import last_runs
+        from ..prefect_api.history import last_runs, runs_at_work
 
         while True:
             with contextlib.suppress(PrefectError):
                 self._deployed = await deployed_rules(self._api, project=self._declared.name)
-                self._last = await last_runs(self._api, [found.deployment_id for found in self._deployed])
+                ids = [found.deployment_id for found in self._deployed]
+                self._last = {**await last_runs(self._api, ids), **await runs_at_work(self._api, ids)}
+                self._due.clear()
             await asyncio.sleep(ASK_EVERY)
 
     def render(self, now: datetime) -> RenderableType:
@@ -124,8 +127,10 @@ class Board:
             return "paused"
         if not found.active:
             return "off"
-        due = next_runs(found.rule, now, 1)
-        return distance(due[0], now) if due else "–"
+        due = self._due.get(found.deployment_id, now)
+        if due is not None and due <= now:
+            due = self._due[found.deployment_id] = next(iter(next_runs(found.rule, now, 1)), None)
+        return distance(due, now) if due else "–"
 
 
 def _style(run: dict[str, Any] | None) -> str:

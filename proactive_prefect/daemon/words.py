@@ -32,8 +32,10 @@ def read_instant(text: str | None) -> datetime | None:
 
 
 def ran(run: dict[str, Any] | None, now: datetime) -> str:
-    """How a run ended and when: "Completed, 2m ago"."""
+    """How a run ended and when, or since when it is at work: "Completed, 2m ago", "Running for 5s"."""
     if run is None:
         return "–"
+    if run["state_type"] in ("RUNNING", "CANCELLING") and (began := read_instant(run.get("start_time"))):
+        return f"{run['state_name']} for {span(max(now - began, timedelta(0)))}"
     at = read_instant(run.get("end_time") or run.get("start_time"))
     return f"{run['state_name']}{f', {distance(at, now)}' if at else ''}"

@@ -226,7 +226,8 @@ def _sentence(occurrence: Occurrence) -> str:
             ran = (
                 f" (ran {_utc(occurrence.started_at)} to {_utc(occurrence.ended_at)})" if occurrence.started_at else ""
             )
-            return f"{outcome.replace('_', ' ')}{ran}{reason}"
+            became = "how far it came is unknown" if outcome == "unknown" else outcome.replace("_", " ")
+            return f"{became}{ran}{reason}"
         case "skipped" | "rescheduled" | "deleted":
             return f"{outcome}{reason}"
         case "missed":

@@ -27,6 +27,12 @@ async def last_runs(api: PrefectApi, deployment_ids: Sequence[str]) -> dict[str,
     return last
 
 
+async def runs_at_work(api: PrefectApi, deployment_ids: Sequence[str]) -> dict[str, Run]:
+    """The run of each deployment that is at work, by deployment id; the oldest, if there are several."""
+    found = await runs_of(api, deployment_ids, types=("RUNNING", "CANCELLING"))
+    return {run["deployment_id"]: run for run in found}  # the latest come first
+
+
 async def runs_of(
     api: PrefectApi, deployment_ids: Sequence[str], *, types: Sequence[str] | None = None, limit: int = _PAGE
 ) -> list[Run]:

@@ -68,7 +68,9 @@ def test_why_says_in_one_line_what_was_wrong(home: Path, words: tuple[str, ...],
 
 def test_events_shows_the_latest_of_the_log(home: Path) -> None:
     """Oldest first, as many as asked for; each a line of JSON for programs."""
-    assert [line.split()[3] for line in proactive(home, "events").stdout.splitlines()] == [
+    heading, *lines = proactive(home, "events").stdout.splitlines()
+    assert heading.split() == ["seq", "when", "event", "rule", "status", "said"]
+    assert [line.split()[3] for line in lines] == [
         "heartbeat_scheduled",
         "heartbeat_skipped",
     ]

@@ -40,8 +40,10 @@ def test_deliveries_are_listed_and_shown(home: Path) -> None:
     """The latest first; a stranger's words never reach the terminal as they are, nor what lets somebody in."""
     listed = proactive(home, "deliveries")
     assert listed.returncode == 0, listed.stderr
-    assert [line.split()[3:5] for line in listed.stdout.splitlines()] == [["other", "waiting"], ["hook", "dispatched"]]
-    assert proactive(home, "deliveries", "list", "--webhook", "hook").stdout.count("\n") == 1
+    heading, *lines = listed.stdout.splitlines()
+    assert heading.split() == ["delivery", "when", "webhook", "status", "sender's", "id", "said"]
+    assert [line.split()[3:5] for line in lines] == [["other", "waiting"], ["hook", "dispatched"]]
+    assert proactive(home, "deliveries", "list", "--webhook", "hook").stdout.count("\n") == 2
     shown = proactive(home, "deliveries", "show", "first").stdout
     assert "x-event" in shown
     assert "(redacted)" in shown

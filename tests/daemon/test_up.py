@@ -116,6 +116,10 @@ def test_a_run_is_cancelled_by_the_beginning_of_its_name(running: Running) -> No
         return str(next((run["state"] for run in found if run["name"] == name), ""))
 
     wait_until_sync(lambda: state() == "Running", what="the run at work", timeout=120)
+    listed = {rule["id"]: rule for rule in json.loads(running.proactive("list", "--json").stdout)}
+    assert listed["sleeper"]["active"]["name"] == name
+    assert listed["hook"]["active"] is None
+    assert "Running for " in running.proactive("list").stdout
     running.proactive("cancel", name[:-1])
     wait_until_sync(lambda: state() == "Cancelled", what="the end of the run", timeout=120)
     nobody = running.proactive("cancel", "no-such-run", check=False)
