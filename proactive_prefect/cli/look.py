@@ -83,8 +83,10 @@ async def _show(rule_id: str, json: bool) -> None:
     from .context import connected, deployed_rule, server_settings
 
     settings = server_settings()  # before Prefect is imported
+    from ..daemon.upfile import read_up_file
     from ..daemon.words import ran
     from ..firing.foreseen import next_runs
+    from ..gateway.secrets import webhook_secret_file
     from ..prefect_api.history import ENDED, LIVE, runs_of
     from ..rules.phrases import instant, timezone_of, when
 
@@ -114,6 +116,11 @@ async def _show(rule_id: str, json: bool) -> None:
     for key, value in declared.items():
         if key not in ("description", "enabled"):
             line(f"  {key:<10} {_json.dumps(value, ensure_ascii=False)}")
+    if rule.kind == "webhook":
+        if (up := read_up_file(settings.home)) and (hook := up["webhooks"].get(rule.id)):
+            line(f"  url        {hook['url']}")
+        if rule.secret is None:
+            line(f"  secret     {webhook_secret_file(settings, rule.id)} (generated on first use)")
     for at in fires:
         line(f"  next       {instant(at, timezone_of(rule))}")
     for run in past:

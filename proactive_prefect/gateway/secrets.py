@@ -18,12 +18,17 @@ from ..settings import Settings
 _BYTES = 32
 
 
+def webhook_secret_file(settings: Settings, rule_id: str) -> Path:
+    """Where the generated secret of a webhook that names none is kept."""
+    return settings.home / "webhook-secrets" / rule_id
+
+
 def webhook_secret(settings: Settings, rule_id: str) -> str:
     """The generated secret of a webhook that names none (`rule_id` is a slug, so it is safe as a file's name).
 
     Raises SecretMissing if its file is empty or cannot be read or made.
     """
-    return _kept(settings.home / "webhook-secrets" / rule_id)
+    return _kept(webhook_secret_file(settings, rule_id))
 
 
 def operator_token(settings: Settings) -> str:

@@ -95,7 +95,10 @@ def test_other_terminals_find_the_server_that_up_started(running: Running) -> No
     assert "Completed: got {'n': 2}" in done.stdout
     runs = json.loads(running.proactive("runs", "hook", "--json").stdout)
     assert "got {'n': 2}" in [run["message"] for run in runs]
-    assert "got {'n': 2}" in running.proactive("show", "hook").stdout
+    shown = running.proactive("show", "hook").stdout
+    assert "got {'n': 2}" in shown
+    assert running.up_file["webhooks"]["hook"]["url"] in shown
+    assert "webhook-secrets/hook (generated on first use)" in shown
 
     assert running.proactive("plan", check=False).returncode == 0
     running.proactive("pause", "beat")
