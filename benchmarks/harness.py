@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,7 @@ import psutil
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
-from prefect.client.schemas.objects import State
-from prefect.states import Pending, Running, Scheduled
+from prefect.states import Pending, Running
 
 from tests.conftest import Server, start_server, stop
 from tests.support import free_port, wait_until
@@ -238,12 +237,11 @@ class Bench:
 
     async def floor(self, key: str) -> float:
         """The bare calls that any run needs before its first line: create, Pending, Running. Seconds."""
-        far: State[Any] = Scheduled(scheduled_time=datetime(2090, 1, 1, tzinfo=UTC))
-        (deployment,) = self.deployments[FLOOR]
+        (deployment,) = self.deployments[FLOOR]  # nobody works its pool
         began = time.perf_counter()
-        run = await self.client.create_flow_run_from_deployment(deployment, parameters={"key": key}, state=far)
+        run = await self.client.create_flow_run_from_deployment(deployment, parameters={"key": key})
         await self.client.set_flow_run_state(run.id, Pending())
-        await self.client.set_flow_run_state(run.id, Running(), force=True)
+        await self.client.set_flow_run_state(run.id, Running())
         return time.perf_counter() - began
 
 

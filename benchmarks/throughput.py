@@ -10,7 +10,6 @@ import asyncio
 import statistics
 import time
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 from prefect.client.schemas.actions import WorkPoolUpdate
@@ -20,9 +19,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.states import Completed, Pending, Running, Scheduled
+from prefect.states import Completed, Pending, Running
 
 from tests.support import wait_until
 
@@ -64,15 +63,11 @@ def _middle(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
 
 
-async def _create(
-    running: Bench, side: str, count: int, state: State[Any] | None = None, prefix: str = ""
-) -> list[UUID]:
+async def _create(running: Bench, side: str, count: int, prefix: str = "") -> list[UUID]:
     made = []
     for number in range(count):
         parameters = {"file": str(running.lines), "key": f"{side}{prefix}{number}"}
-        run = await running.client.create_flow_run_from_deployment(
-            running.deployments[side][0], parameters=parameters, state=state
-        )
+        run = await running.client.create_flow_run_from_deployment(running.deployments[side][0], parameters=parameters)
         made.append(run.id)
     return made
 
@@ -107,15 +102,14 @@ async def _side(running: Bench, side: str, count: int, prefix: str = "") -> dict
 
 async def _bare(running: Bench, count: int) -> dict[str, float]:
     """Pending → Running → Completed for `count` runs, 16 at once, with nothing in them."""
-    far: State[Any] = Scheduled(scheduled_time=datetime(2090, 1, 1, tzinfo=UTC))
-    runs = await _create(running, FLOOR, count, state=far)
+    runs = await _create(running, FLOOR, count)
     turn = asyncio.Semaphore(_AT_ONCE)
     server_before = used(running.server_process).cpu
 
     async def one(run_id: UUID) -> None:
         async with turn:
             await running.client.set_flow_run_state(run_id, Pending())
-            await running.client.set_flow_run_state(run_id, Running(), force=True)
+            await running.client.set_flow_run_state(run_id, Running())
             await running.client.set_flow_run_state(run_id, Completed())
 
     began = time.perf_counter()
