@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import time
 from collections import deque
@@ -103,6 +104,10 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             )
             try:
                 await self._spares.start()
+                # What is here now stays. Else Python looks through it all (130,000 objects, 56 ms) each time it looks
+                # for what runs have left behind, and therefore does so seldom.
+                gc.collect()
+                gc.freeze()
                 printer(f"Worker {self.name!r} started!")
                 if run_once:
                     await self._looks.look(self.client, 0.0, far=False)
