@@ -8,23 +8,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .client import PrefectApi, Refused
+from .signatures import HELD
 
 _PAGE = 200
 Run = dict[str, Any]
 
 
 async def claimed_runs(api: PrefectApi, pools: Mapping[str, Any]) -> list[Run]:
-    """All runs that some process has claimed and not ended: Pending, Running, Cancelling.
-
-    Of the work pools that pass Prefect's filter `pools`.
-    """
+    """All runs that some process has claimed and not ended, of the work pools that pass Prefect's filter `pools`."""
     found: list[Run] = []
     while True:
         page: list[Run] = await api.post(
             "/flow_runs/filter",
             {
                 "work_pools": pools,
-                "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
+                "flow_runs": {"state": HELD},
                 "sort": "EXPECTED_START_TIME_ASC",
                 "limit": _PAGE,
                 "offset": len(found),

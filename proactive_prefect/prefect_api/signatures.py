@@ -10,6 +10,11 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State
 
 HEARTBEAT = "prefect.flow-run.heartbeat"  # the event by which Prefect's engine, or our worker, says that a run lives
+_AT_WORK = ("PENDING", "RUNNING", "CANCELLING")
+# Paused states of runs that no process works on. `pause_flow_run` has another: its process waits to be resumed.
+_LEFT = ("Missed", "Suspended")
+HELD = {"type": {"any_": [*_AT_WORK, "PAUSED"]}, "name": {"not_any_": list(_LEFT)}}
+"""Prefect's filter for the states of runs that belong to a process, which is expected to be alive."""
 SILENCE = 50.0  # seconds without a sign after which a worker that cannot be looked at is taken for dead
 IN_MESSAGE = re.compile(r"'(?P<worker>.*)' on (?P<host>\S*) \[(?P<mark>[0-9a-f]{12})\]$")
 _IN_PID = re.compile(r"^(?P<worker>.*)@(?P<host>[^@#]*)#(?P<mark>[0-9a-f]{12}):\d+$")
@@ -30,6 +35,11 @@ class Owner:
     def claim(self) -> str:
         """For the message of a claim."""
         return f"Claimed by worker '{self.worker}' on {self.host} [{self.mark}]"
+
+
+def is_held(kind: str | None, name: str | None) -> bool:
+    """Whether a run in a state of that type and name belongs to a process, as `HELD` has it."""
+    return kind in _AT_WORK or (kind == "PAUSED" and name not in _LEFT)
 
 
 def owner_of(flow_run: FlowRun) -> Owner | None:

@@ -8,22 +8,25 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.states import Cancelling, Crashed
+from prefect.events import Event
+from prefect.states import Cancelling, Crashed, Suspended
 
 from ..prefect_api.signatures import Owner
 from .fence import Fence
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
-from .seam import ControlChannel, ControlSignalStatus
+from .seam import ControlChannel, ControlSignalStatus, is_suspended_flow_run_state
 from .spares import Spare, Spares
 from .states import States, is_passing, name_of_end
 from .voice import repeat
 from .wake import UNCOMMITTED, asks_to_stop
 from .wire import Message
 
+RESUMING = "Resuming"  # the name of the state of a run that was suspended and resumed, until it is claimed
 _MIB = 1024 * 1024
 AGAIN = 3.0  # seconds until a run is tried again that could not be started for a reason that passes
 _HOOK_PATIENCE = 60.0  # seconds for the hooks of a run whose own process was killed
@@ -47,6 +50,7 @@ class Attempt:
         self.ahead: asyncio.Future[bool] | None = None  # the handing over, where it does not wait for the claim
         self.claimed, self.lost = False, False  # by this worker; to another
         self.cancel_asked = False
+        self.waits = False  # it is scheduled again while it is here: given back, retried or resumed
         self.begun = asyncio.Event()  # its flow is Running, or never will be
         self._states = states
         self._control = control
@@ -102,7 +106,10 @@ class Attempt:
         """Let the flow begin, follow it to its end, and tell Prefect what its process could not."""
         assert self.spare is not None, "it was handed over"
         spare, limit = self.spare, self._limit
-        timer = asyncio.get_running_loop().call_later(limit, self._time_is_up, limit) if limit else None
+        timer = None
+        if limit:  # counted from its instant, which it may be ahead of
+            wait = limit + max(0.0, self.start_at - time.time())
+            timer = asyncio.get_running_loop().call_later(wait, self._time_is_up, limit)
         with self._leftovers:
             try:
                 spare.channel.send({"begin": True})
@@ -112,6 +119,8 @@ class Attempt:
                 status = await spare.ended()
                 if not self._concluded:
                     await self._tell_end(spare.pid, status)
+                elif self.cancel_asked:  # its end was refused, if it was told after that was asked
+                    await self._states.cancelled(self.flow_run.id, "Cancelled while it was ending.")
             finally:
                 self.begun.set()
                 if timer is not None:
@@ -145,8 +154,9 @@ class Attempt:
             await self._states.cancelled(run, why, fence)
         else:
             why = self._end[1] if self._end else self._trouble or f"The run's process {pid} {name_of_end(status)}."
-            if self._end is not None:
-                await self._states.give_back(self.flow_run, why, fence)  # only if its flow has not begun
+            # Only a run whose flow has not begun goes back.
+            if self._end is not None and await self._states.give_back(self.flow_run, why, fence):
+                return
             if await self._states.crashed(run, why, fence):
                 await self._tell_hooks("crashed", Crashed(message=why))
 
@@ -179,6 +189,11 @@ class Attempt:
             await self._states.crashed(run, why)
         return False
 
+    def is_news_of_before(self, event: Event) -> bool:
+        """Whether the event tells what became of the run before it came to be what this is an attempt at."""
+        state = self.flow_run.state
+        return state is not None and event.occurred < state.timestamp
+
     def _time_is_up(self, limit: float) -> None:
         self.kill("timed_out", f"The run took longer than its time limit of {limit:g} seconds and was killed.")
 
@@ -209,12 +224,15 @@ class Attempt:
         """Heed what its state asks for: to stop, or to stop at the flow's next boundary since it was suspended."""
         for wait in (0.0, *UNCOMMITTED):
             await asyncio.sleep(wait)
+            claimed = self.claimed
             state = await self._states.learn(self.flow_run.id)
             if state is None or self.spare is None or not self.spare.alive:
                 return
             if asks_to_stop(state.type, state.name):
                 await self.cancel()
                 return
-            if state.is_paused():
-                self.spare.channel.send({"suspended": state.model_dump(mode="json")})
+            # One that only pauses waits in its process, and asks by itself. One that was suspended, and resumed before
+            # it had stopped, is anybody's to claim: so it has to leave its process all the same.
+            if is_suspended_flow_run_state(state) or (claimed and state.name == RESUMING):
+                self.spare.channel.send({"suspended": Suspended().model_dump(mode="json")})
                 return

@@ -97,7 +97,11 @@ def _listen(sock: socket.socket, flow_run_id: UUID, begin: threading.Event) -> N
 
 def _take_on(order: wire.Message) -> None:
     """Become the process that the job asks for: folder, environment, limits."""
-    os.environ.update({name: str(value) for name, value in order["env"].items()})
+    for name, value in order["env"].items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = str(value)
     os.chdir(order["working_dir"])
     sys.path[0] = order["working_dir"]
     if (memory := order.get("memory_limit")) is not None:

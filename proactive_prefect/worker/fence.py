@@ -21,12 +21,14 @@ from prefect.client.schemas.responses import OrchestrationResult
 from prefect.exceptions import ObjectNotFound
 from prefect.states import to_state_create
 
-_BEGUN = (StateType.RUNNING, StateType.CANCELLING)
+_BEGUN = (StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED)
 _PATH: Final = "/flow_runs/{id}/set_state"
 
 
 class Fence:
     """The transition ids of one attempt at a run: of all claims and all ends one, of its beginnings another.
+
+    Its pauses have a third: it may end from there, and Prefect refuses a pause of what has ended.
 
     What was claimed, given back and is claimed again has the same ids; what has run before, others.
     """
@@ -37,10 +39,12 @@ class Fence:
         self._run = run.id
         self._claimed_or_ended = uuid5(run.id, f"claim {before}")
         self._begun = uuid5(run.id, f"begin {before}")
+        self._paused = uuid5(run.id, f"pause {before}")
 
     def of(self, kind: StateType) -> UUID:
         """The id with which the run's process proposes a state of that kind, and the worker claims it."""
-        return self._begun if kind == StateType.RUNNING else self._claimed_or_ended
+        own = {StateType.RUNNING: self._begun, StateType.PAUSED: self._paused}
+        return own.get(kind, self._claimed_or_ended)
 
     def after(self, kind: StateType) -> UUID:
         """The id of what the run's process may have asked for when the run is in a state of that kind."""

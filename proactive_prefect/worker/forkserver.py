@@ -128,7 +128,7 @@ class Forkserver:
                             self._kill_all()
                             return None
                         number, child_end = order
-                        if self._fork(number, child_end) == 0:
+                        if self._fork(number) == 0:
                             signal.set_wakeup_fd(-1)
                             for end in (wakeup, on_signal, self._control):
                                 end.close()
@@ -148,9 +148,14 @@ class Forkserver:
         (fd,) = array.array("i", handle[:size])
         return int(json.loads(data)["fork"]), socket.socket(fileno=fd)
 
-    def _fork(self, number: int, child_end: socket.socket) -> int:
+    def _fork(self, number: int) -> int | None:
+        """The new process's id; 0 in the new process. None if there can be none: the worker sees its socket closed."""
         server = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or too little memory: those that are there go on
+            sys.stderr.write(f"The forkserver cannot fork: {error}\n")
+            return None
         if pid == 0:
             die_with_parent()
             if os.getppid() != server:  # it died before the line above

@@ -12,10 +12,9 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import Event, emit_event
 
-from ..prefect_api.signatures import HEARTBEAT
+from ..prefect_api.signatures import HEARTBEAT, is_held
 from .attempt import Attempt
 from .owners import Orphans
-from .states import HELD
 from .wake import Ears
 
 _LOOK_EVERY = 5.0  # seconds between two looks for dead workers: no request unless there may be one
@@ -45,7 +44,8 @@ class Liveness:
 
     def hear(self, run_id: UUID, event: Event) -> None:
         """Something happened to a run that is not here."""
-        if event.event == HEARTBEAT or event.resource.get("prefect.state-type") in HELD:
+        state = event.resource.get("prefect.state-type"), event.resource.get("prefect.state-name")
+        if event.event == HEARTBEAT or is_held(*state):
             self._orphans.sign(run_id)
         else:
             self._orphans.forget(run_id)

@@ -47,7 +47,9 @@ class Looks:
         self._logger = logger
         self._turns = Turns()
         self._sought: set[UUID] = set()
-        self._paused = False
+        self._early: dict[UUID, FlowRun] = {}  # as they were before they were put off
+        self._not_before: dict[UUID, float] = {}
+        self.paused = False
         self._reread = 0.0  # when the pool and its queues are to be read again
         self.alarm = Alarm()
         self.far = FarLooks()
@@ -56,6 +58,21 @@ class Looks:
     def seek(self, run_id: UUID) -> None:
         """An event told of a run that is or will be due."""
         self._sought.add(run_id)
+        self.alarm.ring()
+
+    def put_off(self, run_id: UUID, until: float) -> None:
+        """A run could not begin: begin it at `until` (epoch seconds), whatever the server says of it before."""
+        self._not_before = {key: at for key, at in self._not_before.items() if at > time.time()} | {run_id: until}
+        self.alarm.set(run_id, until)
+
+    def hasten(self, flow_run: FlowRun) -> None:
+        """A run that was put off may go now, if the server, which knows limits and pauses, has room for it."""
+        self._early[flow_run.id] = flow_run
+        self.look_far()
+
+    def look_far(self) -> None:
+        """A slot of a pool or a queue is free: what there was no room for is not among the instants that are known."""
+        self.far.now()
         self.alarm.ring()
 
     def seek_all(self) -> None:
@@ -85,8 +102,7 @@ class Looks:
                 if far:
                     self.far.done(began)
             except Exception as error:
-                if far:
-                    self.far.now()
+                self.far.now()  # whatever this look was to find
                 self._logger.warning("Could not look for runs: %s", error or type(error).__name__)
                 await asyncio.sleep(2)
             blind = [] if ears.connected else [time.time() + _BLIND_LOOK]
@@ -99,7 +115,7 @@ class Looks:
         try:
             if far and asked >= self._reread:
                 await self._read_pool(client, asked)
-            if self._paused:  # its release is an event; to ask for runs meanwhile would disturb those who make them
+            if self.paused:  # its release is an event; to ask for runs meanwhile would disturb those who make them
                 self.far.at(asked + _BLIND_LOOK)
                 return
             if not far and len(sought) == 1 and self._slots.unlimited and not self.alarm.has(asked + lead):
@@ -119,6 +135,7 @@ class Looks:
                 instants[entry.flow_run.id] = later
         self.alarm.renew(asked + lead, instants)
         if far:
+            self._early.clear()  # those that there was room for have begun
             self.alarm.replace(instants)
         elif any(run_id not in self._begun for run_id in sought):
             self._seek_again(asked)
@@ -131,8 +148,8 @@ class Looks:
             self._reread = 0.0
             raise
         self._slots.know(pool, queues)
-        self._paused = pool.is_paused
-        if self._paused:
+        self.paused = pool.is_paused
+        if self.paused:
             self._reread = 0.0
 
     def _seek_again(self, asked: float) -> None:
@@ -157,10 +174,15 @@ class Looks:
         """Begin a run that waits and is due up to `until`; when one that is due later begins."""
         due = self._turns.begins(flow_run)
         waits = flow_run.state is None or flow_run.state.is_scheduled()  # a pool's answer has those that wait, only
+        if due is not None:
+            due = max(due, self._not_before.get(flow_run.id, 0.0))
+            if flow_run.id in self._early:
+                flow_run, due = self._early[flow_run.id], min(due, until)
         if flow_run.id in self._begun or due is None or not waits:
             return None
         if due > until:
             return due
         self.alarm.unset(flow_run.id)
+        self._early.pop(flow_run.id, None)
         self._begin(flow_run)
         return None

@@ -24,7 +24,6 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
-    FlowRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
@@ -32,9 +31,9 @@ from prefect.client.schemas.objects import FlowRun, StateType, Worker
 from prefect.events import Event
 from prefect.exceptions import ObjectNotFound
 
-from ..prefect_api.signatures import IN_MESSAGE, SILENCE, Owner, owner_in, owner_of
+from ..prefect_api.signatures import HELD, IN_MESSAGE, SILENCE, Owner, is_held, owner_in, owner_of
 from .fence import Fence
-from .states import HELD, ON_THE_WAY, States
+from .states import ON_THE_WAY, States
 
 _COMPANY = 600.0  # seconds for which a pool that another worker was noticed at counts as shared
 _PAGE = 200
@@ -143,7 +142,7 @@ class Orphans:
         found: list[FlowRun] = []
         while True:
             page = await self._client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(HELD)))),
+                flow_run_filter=FlowRunFilter(state=FlowRunFilterState.model_validate(HELD)),
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._pool])),
                 limit=_PAGE,
                 offset=len(found),
@@ -206,7 +205,7 @@ class Orphans:
                 self.forget(run_id)
                 continue
             owner = await self._owner(run)
-            if owner is None or run.state_type not in HELD or run_id in at_work:
+            if owner is None or not is_held(run.state_type, run.state_name) or run_id in at_work:
                 self.forget(run_id)
             elif owner.mark == self._me.mark:
                 await self._settle(run, "The run's process was killed while it told Prefect of its state.")

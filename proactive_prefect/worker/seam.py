@@ -24,7 +24,11 @@ import prefect.deployments.steps.core as steps
 import prefect.events.related as related
 import prefect.flow_engine as flow_engine
 import prefect.flows as flows
-from prefect._flow_run_suspension import FlowRunSuspensionRequest, mark_flow_run_suspension_requested
+from prefect._flow_run_suspension import (
+    FlowRunSuspensionRequest,
+    is_suspended_flow_run_state,
+    mark_flow_run_suspension_requested,
+)
 from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse, OrchestrationResult
@@ -49,6 +53,7 @@ __all__ = [
     "give_events",
     "give_logs",
     "heed_interrupt",
+    "is_suspended_flow_run_state",
     "know_related",
     "leave_schemas",
     "mark_suspended",

@@ -29,10 +29,20 @@ class Slots:
         self._at_most = at_most
         self._of_an_owner = of_an_owner
         self._was_full = False
-        self._waiting: dict[UUID | None, list[FlowRun]] = {}
+        self._waiting: dict[UUID, FlowRun] = {}
         self._chosen = chosen
-        self._queues_limited = False
+        self._limited = False
         self._open = False  # until the pool and its queues are known
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the pool and its queues have no limit, and none is paused, as far as is known."""
+        return self._open
+
+    @property
+    def limited(self) -> bool:
+        """Whether the pool or one of its queues has a limit, as far as is known."""
+        return self._limited
 
     @property
     def unlimited(self) -> bool:
@@ -41,9 +51,9 @@ class Slots:
 
     def know(self, pool: WorkPool, queues: Collection[WorkQueue]) -> None:
         """These are the pool and its queues, with their limits and pauses."""
-        self._queues_limited = any(queue.concurrency_limit is not None for queue in queues)
-        paused = any(queue.is_paused for queue in queues)
-        self._open = pool.concurrency_limit is None and not self._queues_limited and not paused
+        limits = [pool.concurrency_limit, *(queue.concurrency_limit for queue in queues)]
+        self._limited = any(limit is not None for limit in limits)
+        self._open = not self._limited and not any(queue.is_paused for queue in queues)
 
     def admits(self, flow_run: FlowRun, at_work: Collection[FlowRun]) -> bool:
         """Whether the worker's own limits leave room for the run; where they do not, that is remembered."""
@@ -55,19 +65,18 @@ class Slots:
 
     def wait(self, flow_run: FlowRun) -> None:
         """A run was refused its slot of the deployment's limit: it goes next when one of that deployment ends here."""
-        self._waiting.setdefault(flow_run.deployment_id, []).append(flow_run)
+        self._waiting[flow_run.id] = flow_run
+
+    def forget(self, run_id: UUID) -> None:
+        """A run that may have waited for a slot is tried now, or waits no more."""
+        self._waiting.pop(run_id, None)
 
     def next_of(self, deployment_id: UUID | None) -> FlowRun | None:
-        """A run of that deployment ended: the one that waits for its slot the longest, if one does."""
-        waiting = self._waiting.pop(deployment_id, None)
-        if not waiting:
-            return None
-        first, *rest = waiting
-        if rest:
-            self._waiting[deployment_id] = rest
-        return first
+        """A run of that deployment ended: the one that has waited for its slot since the earliest time, if one does."""
+        waiting = [run for run in self._waiting.values() if run.deployment_id == deployment_id]
+        return min(waiting, key=lambda run: str(run.expected_start_time or run.created), default=None)
 
     def is_news(self) -> bool:
-        """A run ended: whether others may have waited for the worker's own limit, or for that of a queue."""
+        """A run ended: whether others may have waited for the worker's own limit."""
         was_full, self._was_full = self._was_full, False
-        return was_full or self._queues_limited
+        return was_full

@@ -20,6 +20,7 @@ from typing import Any
 from . import wire
 from .job import ProactiveJobConfiguration
 
+_LAST_WORDS = 0.5  # seconds in which what a process has said is read after its end
 _LOOK_AGAIN = 0.1  # seconds for which files are taken to be what they were
 _READ_AT_START = ("PREFECT_", "PYTHON", "LD_")
 
@@ -73,7 +74,8 @@ class Spare:
         else:
             self._pid.set_exception(ChildProcessError("the process ended before it was forked"))
             self._pid.exception()  # it may be that nobody waits for it
-        self.channel.close()
+        # What it said last may not have been read yet; and what it left behind may hold its end of the channel open.
+        asyncio.get_running_loop().call_later(_LAST_WORDS, self.channel.close)
 
 
 class Generation:
@@ -180,12 +182,22 @@ class Generation:
             self._by_number[number] = spare
             order = json.dumps({"fork": number}).encode()
             fds = array.array("i", [theirs.fileno()])
-            self._control.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            try:
+                self._control.sendmsg([order], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+            except OSError:
+                self._forget(number, spare)
+                raise
         try:
             await spare.channel.receive()
         except EOFError as end:
-            raise ChildProcessError("a spare process ended before it was ready") from end
+            self._forget(number, spare)
+            raise ChildProcessError("a spare process ended before it was ready, or could not be forked") from end
         return spare
+
+    def _forget(self, number: int, spare: Spare) -> None:
+        if self._by_number.pop(number, None) is not None:  # it was never forked
+            spare.channel.close()
+            self._close_if_done()
 
     def retire(self) -> None:
         """Let idle spares go and end when the last run has."""

@@ -22,12 +22,11 @@ from prefect.states import Cancelled, Crashed, Failed, Pending, Scheduled
 from tenacity import AsyncRetrying, TryAgain, retry_if_exception, wait_random_exponential
 
 from ..errors import PrefectError
+from ..prefect_api.signatures import is_held
 from .fence import Fence
 
 _REST = 0.5  # seconds between two looks whether there is time for what can wait
 ON_THE_WAY = 1.0  # seconds that a request of a process that was killed may still be on its way
-# A run in one of these belongs to a process that is expected to be alive.
-HELD = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -178,25 +177,29 @@ class States:
         flow_run_id: UUID,
         state: State[Any],
         *,
-        only_from: tuple[StateType, ...] = HELD,
+        only_from: StateType | None = None,
         signed: str | None = None,
         fence: Fence | None = None,
     ) -> bool:
-        """Bring a run that nobody works on any more to `state`, unless it has left `only_from`; keeps trying.
+        """Bring a run that nobody works on any more to `state`, unless it is no process's now; keeps trying.
 
-        `signed`: only while that is what its state says. `fence`: of its process, whose last request may still be on
-        its way; either that is taken or this. Gives whether this call brought it there.
+        One that is to be cancelled becomes Cancelled, since Prefect lets it become nothing else. `only_from`: and is in
+        a state of that type. `signed`: only while that is what its state says. `fence`: of its process, whose last
+        request may still be on its way; either that is taken or this. Gives whether this call brought it to `state`.
         """
         async for attempt in _until_answered():
             with attempt:
                 try:
                     now = (await self._client.read_flow_run(flow_run_id)).state
-                    if now is None or now.type not in only_from or signed not in (None, now.message):
+                    if now is None or not is_held(now.type, now.name) or only_from not in (None, now.type):
                         return False
+                    if signed not in (None, now.message):
+                        return False
+                    end = Cancelled(message=state.message) if now.is_cancelling() else state
                     if fence is None:
-                        answer = await self._client.set_flow_run_state(flow_run_id, state)
+                        answer = await self._client.set_flow_run_state(flow_run_id, end)
                     else:
-                        answer = await fence.propose(self._client, state, fence.after(now.type))
+                        answer = await fence.propose(self._client, end, fence.after(now.type))
                 except ObjectNotFound:
                     return False  # deleted meanwhile
                 if fence is not None and answer.status == SetStateStatus.REJECT:
@@ -204,7 +207,7 @@ class States:
                     raise TryAgain
                 if answer.status != SetStateStatus.ACCEPT:
                     self._logger.debug("%s was not accepted for %s: %s", state.name, flow_run_id, answer.details)
-                return answer.status == SetStateStatus.ACCEPT
+                return answer.status == SetStateStatus.ACCEPT and end.type == state.type
         raise AssertionError("unreachable: it is tried until it returns")
 
     async def crashed(self, flow_run_id: UUID, why: str, fence: Fence | None = None) -> bool:
@@ -219,11 +222,14 @@ class States:
         """The run was killed at its time limit."""
         await self.settle(flow_run_id, Failed(name="TimedOut", message=why), fence=fence)
 
-    async def give_back(self, flow_run: FlowRun, why: str, fence: Fence | None = None) -> None:
-        """A claimed run whose flow never began goes back to be claimed anew, at the instant it was for."""
+    async def give_back(self, flow_run: FlowRun, why: str, fence: Fence | None = None) -> bool:
+        """A claimed run whose flow never began goes back to be claimed anew, at the instant it was for.
+
+        Gives whether it did.
+        """
         at = flow_run.next_scheduled_start_time or flow_run.expected_start_time
         back: State[Any] = Scheduled(scheduled_time=at, message=why)
-        await self.settle(flow_run.id, back, only_from=(StateType.PENDING,), fence=fence)
+        return await self.settle(flow_run.id, back, only_from=StateType.PENDING, fence=fence)
 
     async def put_off(self, flow_run_id: UUID, seconds: float, why: str) -> bool:
         """A run that this worker has claimed, or may have since no answer came, is to be claimed anew after `seconds`.
@@ -231,7 +237,7 @@ class States:
         Gives whether it was claimed.
         """
         later: State[Any] = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(seconds=seconds), message=why)
-        return await self.settle(flow_run_id, later, only_from=(StateType.PENDING,), signed=self._signed)
+        return await self.settle(flow_run_id, later, only_from=StateType.PENDING, signed=self._signed)
 
     async def arrived(self, flow_run_id: UUID, kind: str) -> None:
         """Return when the run is in a state of `kind`, or has ended, or when that request must be lost.

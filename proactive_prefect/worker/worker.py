@@ -134,20 +134,20 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     async def _keep_in_touch(self) -> None:
         """Prefect's own signs of life of a worker, and news of its work pool."""
         while True:
-            await asyncio.sleep(self.heartbeat_interval_seconds)
+            await asyncio.sleep(self.heartbeat_interval_seconds if self._knows_pool() else 1)
             try:
                 await self.sync_with_backend()
             except httpx.HTTPError as error:
                 self._log.warning("The Prefect API did not answer: %s", error or type(error).__name__)
 
     async def _listen(self) -> None:
-        while True:
-            try:
-                pool_id = self.work_pool.id
-            except RuntimeError:  # not synchronised yet: the server was away when we started
-                await asyncio.sleep(1)
-                continue
-            await self._ears.listen(pool_id)
+        while not self._knows_pool():  # noqa: ASYNC110 - Prefect's own code makes it known, and says nothing
+            await asyncio.sleep(1)
+        await self._ears.listen(self.work_pool.id)
+
+    def _knows_pool(self) -> bool:
+        """False where the server was away when we started: no run can be claimed without the pool's template."""
+        return self._work_pool is not None
 
     def is_worker_still_polling(self, query_interval_seconds: float) -> bool:
         """For the health check: whether the worker has looked for runs lately."""
@@ -168,19 +168,31 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         self._liveness.notice(event, attempt)
         if attempt is None:
             self._liveness.hear(run_id, event)
+            if kind is not None and kind != StateType.SCHEDULED:
+                self._slots.forget(run_id)
             if (deployment := freed_by(event)) is not None:
                 self._use_free_slot(deployment)
-        if kind == StateType.SCHEDULED and attempt is None and event.id not in self._taken:
+        if attempt is not None:
+            self._heed(attempt, kind, event)
+        elif kind == StateType.SCHEDULED and event.id not in self._taken:
             self._looks.seek(run_id)
-        elif attempt is not None and asks_to_stop(kind, event.resource.get("prefect.state-name")):
+
+    def _heed(self, attempt: Attempt, kind: str | None, event: Event) -> None:
+        """Something happened to a run that is here. A new connection tells again what happened in the last minute."""
+        if kind is None or event.id in self._taken or attempt.is_news_of_before(event):
+            return
+        attempt.waits = kind == StateType.SCHEDULED
+        if asks_to_stop(kind, event.resource.get("prefect.state-name")):
             self._spawn(attempt.cancel())
-        elif kind == StateType.PAUSED and attempt is not None:
+        elif kind == StateType.PAUSED:
             self._spawn(attempt.catch_up())
 
     def _begin(self, flow_run: FlowRun) -> None:
         """Begin a run unless the worker is stopping, or a limit of its own is reached."""
-        if self._stopping or not self._slots.admits(flow_run, [each.flow_run for each in self._attempts.values()]):
+        at_work = [each.flow_run for each in self._attempts.values()]
+        if self._stopping or not self._knows_pool() or not self._slots.admits(flow_run, at_work):
             return
+        self._slots.forget(flow_run.id)
         attempt = Attempt(flow_run, states=self._states, control=self._control, spares=self._spares)
         self._attempts[flow_run.id] = attempt
         if flow_run.state is not None:
@@ -195,19 +207,30 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             self._log.warning("Run %s was not started", flow_run.id, exc_info=not is_passing(error))
             await attempt.drop()
             if await attempt.put_off(error):
-                self._looks.alarm.set(flow_run.id, time.time() + AGAIN)
+                self._looks.put_off(flow_run.id, time.time() + AGAIN)
+            else:
+                attempt.waits = True
         finally:
             del self._attempts[flow_run.id]
-            if attempt.claimed:
+            if attempt.claimed or attempt.lost:
                 self._use_free_slot(flow_run.deployment_id)
+            elif self._slots.is_news():
+                self._looks.alarm.ring()
+            if attempt.waits:  # it is scheduled again, and the event of that was heard while it was here
+                self._looks.seek(flow_run.id)
 
     def _use_free_slot(self, deployment_id: UUID | None) -> None:
         """A run ended: one that waits for its deployment's limit goes next, or for that of the pool, or of a queue."""
         first = self._slots.next_of(deployment_id)
         if first is not None and first.id not in self._attempts and not self._stopping:
-            self._begin(first)
-        if self._slots.is_news() or self.work_pool.concurrency_limit is not None:
+            if self._slots.is_open and not self._looks.paused:
+                self._begin(first)
+            else:
+                self._looks.hasten(first)
+        if self._slots.is_news():
             self._looks.alarm.ring()
+        if self._slots.limited:
+            self._looks.look_far()
 
     def _is_alone(self, attempt: Attempt) -> bool:
         """Whether no other run of its deployment is known to be at work, here or at another worker."""
@@ -230,8 +253,9 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
                 reading.cancel()
                 await attempt.drop()
                 if claim.again is not None:
-                    self._looks.alarm.set(flow_run.id, claim.again)
+                    self._looks.put_off(flow_run.id, claim.again)
                     self._slots.wait(flow_run)
+                attempt.lost, attempt.waits = claim.again is None, False
                 return
             attempt.claimed = True
             if not await (attempt.ahead or self._hand_over(attempt, reading)):
@@ -293,8 +317,10 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         """Claim nothing more, let runs finish for the grace, then end what is left so that its state is told."""
         self._stopping = True
         grace = self._settings.worker_grace
-        if self._attempts:
-            self._log.info("Stopping: %d runs have %g s to finish", len(self._attempts), grace)
+        if not self._attempts:
+            return
+        self._log.info("Stopping: %d runs have %g s to finish", len(self._attempts), grace)
+        listening = asyncio.create_task(self._listen())  # they may be cancelled meanwhile
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._until_idle(), grace)
         for attempt in self._attempts.values():
@@ -303,3 +329,4 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             await asyncio.wait_for(self._until_idle(), 10)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._states.tell_rest(lambda: False), 2)
+        listening.cancel()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -16,7 +18,7 @@ from proactive_prefect.settings import Settings
 
 from ..conftest import Server
 from ..support import free_port, wait_until
-from .conftest import Project
+from .conftest import Project, now
 
 _FLOWS = """
 import os, signal, time
@@ -147,6 +149,44 @@ async def test_limits_of_a_deployment_and_of_a_queue(project: Project) -> None:
             await project.ended(run, "Completed", timeout=90)
         first, second = sorted(next(line.at for line in project.lines(word)) for word in words)
         assert 2 <= second - first < 20  # Prefect alone would look again after 30 s
+
+
+async def test_a_paused_pool_begins_no_run_that_waited_for_a_slot(project: Project) -> None:
+    """The slot of a deployment's limit becomes free while the pool is paused: who waits for it goes after the pause."""
+    await project.deploy("slow", concurrency_limit=1)
+    await project.worker()
+    holder = await project.start("slow", seconds=60, word="holder.")
+    await project.wrote("holder.")
+    waits = await project.start("slow", seconds=6, word="waits.")
+    await project.ended(waits, "AwaitingConcurrencySlot")
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(is_paused=True))
+    await project.cancel(holder)
+    await project.ended(holder, "Cancelled")
+    at_rest = 2 + Settings().worker_spares  # the worker and its forkserver; nothing that runs
+    looks: list[int] = []
+
+    def rests() -> bool:
+        looks.append(len(project.processes()))
+        return looks[-20:] == [at_rest] * 20
+
+    await wait_until(rests, what="the worker is at rest, and stays so")
+    released = time.time()
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(is_paused=False))
+    await project.ended(waits, "Completed", timeout=90)
+    assert project.lines("waits.")[0].at > released
+
+
+async def test_a_run_that_is_scheduled_behind_a_full_pool_begins_at_its_instant(project: Project) -> None:
+    """Prefect does not tell of it while the pool has no free slot; it is asked again when it has one."""
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(concurrency_limit=1))
+    await project.worker()
+    await project.start("slow", seconds=12)  # beyond the looks that follow a change of a deployment
+    await project.wrote("began")
+    due = now() + timedelta(seconds=25)
+    later = await project.start("quick", at=due)
+    await project.ended(later, "Completed", timeout=90)
+    (line,) = project.lines("ran")
+    assert 0 <= line.at - due.timestamp() < 10  # Prefect finds it late after 15 s
 
 
 async def test_a_flow_that_is_loaded_ahead_of_a_claim_that_is_lost_does_not_begin(project: Project) -> None:

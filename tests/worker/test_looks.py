@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
 from prefect.exceptions import ObjectNotFound
@@ -15,12 +20,17 @@ from prefect.states import Paused, Scheduled, State
 from proactive_prefect.worker.looks import Looks
 from proactive_prefect.worker.slots import Slots
 
+from ..support import wait_until
+
+_LOG = logging.getLogger("test")
+
 
 class Uncommitted:
     """The server's answers in the moment between an event and the commit of what it tells, which no test can hold."""
 
-    def __init__(self, state: State[Any] | None) -> None:
+    def __init__(self, state: State[Any] | None, offered: Iterable[FlowRun] = ()) -> None:
         self._state = state
+        self.offered: list[Any] = [SimpleNamespace(flow_run=run) for run in offered]
 
     async def read_work_pool(self, _: str) -> WorkPool:
         return WorkPool(name="p", type="proactive", default_queue_id=uuid4())
@@ -29,7 +39,7 @@ class Uncommitted:
         return [WorkQueue(name="q", work_pool_id=uuid4())]
 
     async def get_scheduled_flow_runs_for_work_pool(self, *_: object, **__: object) -> list[Any]:
-        return []
+        return self.offered
 
     async def read_flow_run(self, run_id: UUID) -> FlowRun:
         if self._state is None:
@@ -45,7 +55,7 @@ async def _looked(state: State[Any] | None) -> tuple[Looks, dict[UUID, FlowRun]]
     def begin(run: FlowRun) -> None:
         begun[run.id] = run
 
-    looks = Looks("p", [], Slots(None), begin=begin, begun=begun, logger=logging.getLogger())
+    looks = Looks("p", [], Slots(None), begin=begin, begun=begun, logger=_LOG)
     client: Any = Uncommitted(state)
     assert looks.far.take()
     await looks.look(client, 0.0, far=True)
@@ -61,6 +71,51 @@ async def test_a_run_that_is_told_of_before_it_is_committed_is_looked_for_again(
     looks, begun = await _looked(state)
     assert not begun
     assert looks.far.next() < time.time() + 0.2
+
+
+async def test_a_run_that_was_put_off_is_not_begun_before() -> None:
+    """However often it is found; and at once when a slot is free for it and the server has room."""
+    begun: dict[UUID, FlowRun] = {}
+    run = FlowRun(flow_id=uuid4(), state=Scheduled(), next_scheduled_start_time=datetime.now(UTC))
+
+    def begin(run: FlowRun) -> None:
+        begun[run.id] = run
+
+    looks = Looks("p", [], Slots(None), begin=begin, begun=begun, logger=_LOG)
+    client: Any = Uncommitted(None, offered=[run])
+    until = time.time() + 5
+    looks.put_off(run.id, until)
+    for far in (True, False, True):
+        await looks.look(client, 0.0, far=far)
+        assert not begun
+    assert looks.alarm.has(until)
+    looks.hasten(run)
+    assert looks.far.take()
+    await looks.look(client, 0.0, far=True)
+    assert list(begun) == [run.id]
+
+
+async def test_what_a_look_was_to_find_is_looked_for_again_when_it_fails() -> None:
+    """An event told of a run, and the server answered the look with an error: all is looked through, soon."""
+
+    class Failing(Uncommitted):
+        async def read_flow_run(self, run_id: UUID) -> FlowRun:
+            raise httpx.HTTPError("it cannot now")
+
+    class Hearing:
+        connected = True
+
+    begun: dict[UUID, FlowRun] = {}
+    run = FlowRun(flow_id=uuid4(), state=Scheduled(), next_scheduled_start_time=datetime.now(UTC))
+    looks = Looks("p", [], Slots(None), begin=lambda run: begun.update({run.id: run}), begun=begun, logger=_LOG)
+    client: Any = Failing(None)
+    ears: Any = Hearing()
+    watching = asyncio.create_task(looks.watch(client, ears))
+    await wait_until(lambda: looks.far.next() > time.time() + 60, what="the first look is over")
+    client.offered.append(SimpleNamespace(flow_run=run))
+    looks.seek(run.id)
+    await wait_until(lambda: run.id in begun, what="the run is begun", timeout=30)
+    watching.cancel()
 
 
 async def test_a_run_that_is_found_needs_no_other_look() -> None:

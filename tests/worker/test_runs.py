@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from datetime import timedelta
 
@@ -134,6 +135,39 @@ async def test_limits_of_time_and_memory(project: Project) -> None:
     failed = await project.ended(greedy, "Failed")
     assert failed.state is not None
     assert "MemoryError" in (failed.state.message or "")
+
+
+async def test_a_time_limit_counts_from_the_instant(project: Project) -> None:
+    """A scheduled run waits for its instant in its process, for longer than it may take: that does not count."""
+    await project.worker()
+    await project.deploy("quick", job_variables={"time_limit": 1})
+    runs = [await project.start("quick", at=now() + timedelta(seconds=8)) for _ in range(12)]
+    for run in runs:
+        await project.ended(run, "Completed")
+
+
+async def test_a_run_that_is_cancelled_at_its_time_limit_is_cancelled(project: Project) -> None:
+    """It ignores the cancellation, and its time is up before that is enforced: Prefect lets it be Cancelled only."""
+    await project.worker()
+    await project.deploy("stubborn", job_variables={"time_limit": 5, "cancel_grace": 60})
+    run = await project.start("stubborn")
+    await project.wrote("began")
+    await project.cancel(run)
+    await project.ended(run, "Cancelled")
+
+
+async def test_a_run_is_cancelled_while_its_worker_stops(project: Project) -> None:
+    """SIGTERM, and within the worker's grace somebody cancels what is still at work: it is, and the worker ends."""
+    worker = await project.worker(PROACTIVE_WORKER_GRACE="120")
+    run = await project.start("slow")
+    await project.wrote("began")
+    worker.send_signal(signal.SIGTERM)
+    log = project.folder / "worker0.log"
+    await wait_until(lambda: "Stopping: 1 runs" in log.read_text(), what="the worker stops")
+    await project.cancel(run)
+    await project.ended(run, "Cancelled")
+    await asyncio.to_thread(worker.wait, 60)
+    assert len(project.lines("cleaned")) == 1
 
 
 async def test_a_stopped_worker_leaves_no_run_behind(project: Project) -> None:

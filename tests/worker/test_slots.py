@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
@@ -39,6 +40,24 @@ def test_a_broken_rule_has_no_owner() -> None:
     """What a run carries comes from outside: a text that is no rule limits nobody."""
     for rule in ("not json", "[]", 7, None):
         assert Slots(None, of_an_owner=1).admits(FlowRun(flow_id=uuid4(), parameters={"rule": rule}), [run("a")])
+
+
+def test_who_waited_longest_for_a_deployment_s_slot_goes_next() -> None:
+    """However often it was refused, a run waits once; one that goes, or has ended elsewhere, waits no more."""
+    slots, deployment = Slots(None), uuid4()
+    at = datetime(2026, 3, 4, tzinfo=UTC)
+    older, newer = (
+        FlowRun(flow_id=uuid4(), deployment_id=deployment, expected_start_time=at + timedelta(minutes=n))
+        for n in (0, 1)
+    )
+    for each in (newer, older, newer, older):
+        slots.wait(each)
+    assert slots.next_of(uuid4()) is None
+    assert slots.next_of(deployment) is older
+    slots.forget(older.id)
+    assert slots.next_of(deployment) is newer
+    slots.forget(newer.id)
+    assert slots.next_of(deployment) is None
 
 
 def test_whether_any_run_may_start_is_known_of_the_pool_and_its_queues() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,12 +13,46 @@ from proactive_prefect.worker.spares import Spares
 
 from ..support import wait_until
 
+_ASKED = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
+_NO_ROOM = """
+import os
+
+fork, left = os.fork, [1]
+
+
+def no_room():
+    if left and left.pop():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+    return fork()
+
+
+os.fork = no_room
+"""
+
+
+async def test_a_fork_that_fails_harms_no_other_process(tmp_path: Path) -> None:
+    """As where there may be no more processes: the forkserver lives on, and forks again when it can."""
+    (tmp_path / "no_room.py").write_text(_NO_ROOM)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api", **_ASKED}
+    spares = Spares(size=0, preload=["no_room"], env=env, logger=logging.getLogger("test"))
+    await spares.start()
+    try:
+        generation = await spares._current()
+        with pytest.raises(ChildProcessError):
+            await generation.fork()
+        spare = await generation.fork()
+        assert spare.alive
+        assert not generation._by_number
+        spare.channel.close()
+        assert await spare.ended() == 0
+    finally:
+        await spares.end()
+
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
 async def test_spares_come_and_go_without_a_trace() -> None:
     """The forkserver has one thread; forty processes later there are as many open files and children as before."""
-    asked = {"PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false"}
-    env = {**os.environ, **asked, "PREFECT_API_URL": "http://127.0.0.1:9/api"}  # no server: none is asked before a run
+    env = {**os.environ, **_ASKED, "PREFECT_API_URL": "http://127.0.0.1:9/api"}  # no server: none is asked before a run
     spares = Spares(size=2, preload=[], env=env, logger=logging.getLogger("test"))
     me = psutil.Process()
     await spares.start()
