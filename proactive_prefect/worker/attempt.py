@@ -233,6 +233,9 @@ class Attempt:
                 return
             # One that only pauses waits in its process, and asks by itself. One that was suspended, and resumed before
             # it had stopped, is anybody's to claim: so it has to leave its process all the same.
-            if is_suspended_flow_run_state(state) or (claimed and state.name == RESUMING):
-                self.spare.channel.send({"suspended": Suspended().model_dump(mode="json")})
+            suspended = state if is_suspended_flow_run_state(state) else None
+            if claimed and state.name == RESUMING:
+                suspended = Suspended()
+            if suspended is not None:
+                self.spare.channel.send({"suspended": suspended.model_dump(mode="json")})
                 return

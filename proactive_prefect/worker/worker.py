@@ -316,17 +316,18 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     async def _drain(self) -> None:
         """Claim nothing more, let runs finish for the grace, then end what is left so that its state is told."""
         self._stopping = True
-        grace = self._settings.worker_grace
-        if not self._attempts:
-            return
+        if self._attempts:
+            listening = asyncio.create_task(self._listen())  # they may be cancelled meanwhile
+            await self._let_finish(self._settings.worker_grace)
+            listening.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._states.tell_rest(lambda: False), 2)
+
+    async def _let_finish(self, grace: float) -> None:
         self._log.info("Stopping: %d runs have %g s to finish", len(self._attempts), grace)
-        listening = asyncio.create_task(self._listen())  # they may be cancelled meanwhile
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._until_idle(), grace)
         for attempt in self._attempts.values():
             attempt.kill("crashed", f"The worker was stopped; the run did not finish within its grace of {grace:g} s.")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._until_idle(), 10)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._states.tell_rest(lambda: False), 2)
-        listening.cancel()
