@@ -18,9 +18,10 @@ from prefect.states import Cancelling, Crashed, Suspended
 
 from ..prefect_api.signatures import Owner
 from .fence import Fence
+from .generation import Spare
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
 from .seam import ControlChannel, ControlSignalStatus, is_suspended_flow_run_state
-from .spares import Spare, Spares
+from .spares import Spares
 from .states import States, is_passing, name_of_end
 from .voice import repeat
 from .wake import UNCOMMITTED, asks_to_stop

@@ -28,6 +28,7 @@ from ..prefect_api import PrefectApi
 from ..prefect_api.signatures import Owner
 from ..settings import Settings
 from .attempt import AGAIN, Attempt
+from .generation import Spare
 from .job import ProactiveJobConfiguration, ProactiveVariables, ProactiveWorkerResult
 from .jobs import Jobs, environment
 from .liveness import Liveness
@@ -36,7 +37,7 @@ from .owners import Lock, Orphans
 from .seam import ControlChannel, heed_interrupt, serve_health
 from .shares import Shares
 from .slots import Slots
-from .spares import Spare, Spares
+from .spares import Spares
 from .states import States, is_passing
 from .wake import Ears, asks_to_stop, freed_by, is_only_polled
 
