@@ -199,10 +199,13 @@ async def test_a_flow_that_is_loaded_ahead_of_a_claim_that_is_lost_does_not_begi
     at_rest = 2 + Settings().worker_spares  # the worker and its forkserver
     await wait_until(lambda: len(project.processes()) == at_rest, what="all spares are ready")
     run = await project.start("quick")
-    log = project.folder / "worker0.log"
-    # At a later try, half a minute each, if the worker does not yet know at the first one that it is alone.
-    await wait_until(lambda: "pull step" in log.read_text(), what="a process loads the flow", timeout=120)
-    await project.ended(run, "AwaitingConcurrencySlot")
+
+    async def refused_twice() -> bool:
+        """At the second try, half a minute later, the worker knows that it is alone."""
+        history = await project.client.read_flow_run_states(run.id)
+        return sum(state.name == "AwaitingConcurrencySlot" for state in history) >= 2
+
+    await wait_until(refused_twice, what="its claim is lost twice", timeout=120)
     await wait_until(lambda: len(project.processes()) == at_rest, what="its process ended")
     assert not project.lines("ran")
     await project.client.set_flow_run_state(holder.id, Completed())
