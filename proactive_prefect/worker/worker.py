@@ -34,7 +34,7 @@ from .jobs import Jobs, environment
 from .liveness import Liveness
 from .looks import Looks
 from .owners import Lock, Orphans
-from .seam import ControlChannel, heed_interrupt, serve_health
+from .seam import ControlChannel, give_back_memory, heed_interrupt, serve_health
 from .shares import Shares
 from .slots import Slots
 from .spares import Spares
@@ -42,6 +42,7 @@ from .states import States, is_passing
 from .wake import Ears, asks_to_stop, freed_by, is_only_polled
 
 _AT_ONCE = 6  # runs between claim and Running at one time: the embedded database answers no faster to more
+_TIDY_EVERY = 4.0  # seconds between two looks whether there is memory to give back
 _LONG_START = 5.0  # seconds after which a run that is not Running yet (it fetches its code) holds up no other
 
 
@@ -69,7 +70,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             work_pool_name, queues, self._slots, begin=self._begin, begun=self._attempts, logger=self._log
         )
         self._ears = Ears(heard=self._hear, reconnected=self._reconnected, logger=self._log)
-        self._control, self._stopping = ControlChannel(), False
+        self._control, self._stopping, self._untidy = ControlChannel(), False, False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._starting = asyncio.Semaphore(_AT_ONCE)
         self._taken: deque[UUID] = deque(maxlen=1000)  # states of runs that were begun: their events are no news
@@ -131,6 +132,15 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             group.create_task(self._spares.watch())
             group.create_task(self._states.keep_telling(self._starting.locked))
             group.create_task(self._liveness.watch(self._ears, self._attempts))
+            group.create_task(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Give the memory that runs have left behind back to the system, while there are none."""
+        while True:
+            await asyncio.sleep(_TIDY_EVERY)
+            if self._untidy and not self._attempts:
+                self._untidy = False
+                give_back_memory()
 
     async def _keep_in_touch(self) -> None:
         """Prefect's own signs of life of a worker, and news of its work pool."""
@@ -195,7 +205,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             return
         self._slots.forget(flow_run.id)
         attempt = Attempt(flow_run, states=self._states, control=self._control, spares=self._spares)
-        self._attempts[flow_run.id] = attempt
+        self._attempts[flow_run.id], self._untidy = attempt, True
         if flow_run.state is not None:
             self._taken.append(flow_run.state.id)  # an event has its state's id
         self._spawn(self._work(attempt))
