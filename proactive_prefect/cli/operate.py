@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import cyclopts
 
+from ..rules.state_names import MISSED, SKIPPED
 from .look import message, run_json
 from .output import Json, as_json, line, note
 
@@ -58,7 +59,7 @@ async def _trigger(rule_id: str, payload: str | None, wait: bool, json: bool) ->
         run = await _follow(api, str(made.id), quiet=json) if wait else None
     if json:
         as_json({"run_id": made.id, "name": made.name, "url": url, **({"end": run_json(run)} if run else {})})
-    if run is None or run["state_type"] == "COMPLETED" or run["state_name"] == "Skipped":
+    if run is None or run["state_type"] == "COMPLETED" or run["state_name"] == SKIPPED:
         return 0
     return 1
 
@@ -70,7 +71,7 @@ async def _follow(api: Any, run_id: str, *, quiet: bool) -> dict[str, Any]:
         if run["state_name"] != seen and not quiet:
             line(f"  {run['state_name']}{message(run)}")
         seen = run["state_name"]
-        if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") or seen == "Missed":
+        if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") or seen == MISSED:
             return run
         await asyncio.sleep(0.5)
 

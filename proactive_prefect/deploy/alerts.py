@@ -22,6 +22,7 @@ from ..prefect_api.automations import (
 from ..prefect_api.blocks import Block, find_block
 from ..prefect_api.client import PrefectApi
 from ..prefect_api.deployments import read_deployments
+from ..rules.state_names import MISSED, SKIPPED
 from ..settings import Settings
 from .compile import DeploymentSpec
 
@@ -30,8 +31,8 @@ Outcome = Literal["on_failure", "on_success", "on_skip", "on_missed"]
 _STATES: dict[Outcome, dict[str, list[str]]] = {
     "on_failure": {"prefect.state-type": ["FAILED", "CRASHED"]},  # a run that timed out is FAILED by type
     "on_success": {"prefect.state-type": ["COMPLETED"], "prefect.state-name": ["Completed"]},
-    "on_skip": {"prefect.state-type": ["CANCELLED"], "prefect.state-name": ["Skipped"]},
-    "on_missed": {"prefect.state-type": ["PAUSED"], "prefect.state-name": ["Missed"]},
+    "on_skip": {"prefect.state-type": ["CANCELLED"], "prefect.state-name": [SKIPPED]},
+    "on_missed": {"prefect.state-type": ["PAUSED"], "prefect.state-name": [MISSED]},
 }
 _WORDS: dict[Outcome, str] = {
     "on_failure": "failures",

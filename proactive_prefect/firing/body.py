@@ -29,6 +29,7 @@ from ..prefect_api import PrefectApi
 from ..prefect_api.runs import cancel_run, read_run, set_state
 from ..prefect_api.wakes import read_wakes
 from ..rules.models import Rule, RuleBase, from_snapshot
+from ..rules.state_names import TIMED_OUT
 from ..settings import Settings
 from ..tracing import SpanKind, fail, flush, span
 from .actions import act
@@ -177,7 +178,7 @@ async def _act(
             fail(current, ended.name or "Failed")
     if not ended.is_completed():
         error = await ended.aresult(raise_on_failure=False)
-        if ended.name == "TimedOut" or isinstance(error, TimeoutError):
+        if ended.name == TIMED_OUT or isinstance(error, TimeoutError):
             return timed_out(rule, attempts)
         return failed(error, attempts)
     result: HeartbeatResult = await ended.aresult()

@@ -18,9 +18,9 @@ from ..prefect_api import PrefectApi
 from ..prefect_api.runs import AWAITING_RETRY, CAUSE_LABEL, FlowRun, count_runs, find_runs, run_states
 from ..rules.conditions import Cause, read_payload
 from ..rules.models import RuleBase
+from ..rules.state_names import MISSED, SKIPPED
 from .gate import Facts, Occurrence, RunFact, Stage
 from .load import load_call
-from .outcome import MISSED, SKIPPED
 
 log = logging.getLogger("proactive.gate")
 

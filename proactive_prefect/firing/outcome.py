@@ -17,13 +17,9 @@ from prefect.states import Cancelled, Completed, Failed
 from ..errors import ProactiveError
 from ..prefect_api import PrefectApi
 from ..rules.models import RuleBase
+from ..rules.state_names import MISSED, QUIET, SKIPPED, TIMED_OUT
 from .gate import Hold, Occurrence, Skip
 from .results import HeartbeatResult
-
-QUIET = "Quiet"
-SKIPPED = "Skipped"
-MISSED = "Missed"
-TIMED_OUT = "TimedOut"
 
 MESSAGE_LENGTH = 300
 ARTIFACT_LENGTH = 200_000

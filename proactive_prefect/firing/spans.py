@@ -7,6 +7,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from ..rules.models import Rule, RuleBase
+from ..rules.state_names import SKIPPED
 from ..tracing import LABEL, Span, fail
 from .gate import Occurrence
 
@@ -37,7 +38,7 @@ def parent_of(run: FlowRun) -> str | None:
 def tell_outcome(current: Span, state: State[Any]) -> None:
     """Say how the run ended: by the state's name, and for a skip its code. Messages stay out: they are an action's."""
     current.set_attribute("proactive.outcome", state.name or "")
-    if state.name == "Skipped":
+    if state.name == SKIPPED:
         current.set_attribute("proactive.skip.code", (state.message or "").partition(":")[0])
     if state.type in _FAILED:
         fail(current, state.name or "Failed")

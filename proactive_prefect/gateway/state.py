@@ -17,6 +17,7 @@ from ..prefect_api.history import LIVE, Run, last_runs, runs_of
 from ..prefect_api.links import run_url
 from ..prefect_api.overview import count_states, pool_workers, server_version
 from ..rules.models import Kind
+from ..rules.state_names import MISSED
 from .access import reader
 from .problems import documented
 from .service import Service, TheService
@@ -156,7 +157,7 @@ def _rule(service: Service, found: DeployedRule, last: Run | None, at_work: list
         paused=found.paused,
         next_fire=due[0] if due else None,
         active_run=_run(busy[0]) if busy else None,
-        missed=sum(run["state_name"] == "Missed" for run in at_work),
+        missed=sum(run["state_name"] == MISSED for run in at_work),
         last_outcome=_run(last) if last else None,
         webhook=_webhook(service, rule.id) if rule.kind == "webhook" else None,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ..rules.state_names import QUIET, SKIPPED, TIMED_OUT
 from .log import NewEvent
-from .outcomes import QUIET, SKIPPED, TIMED_OUT, RunRef, StateFact
+from .outcomes import RunRef, StateFact
 from .tables import Outcome
 
 _MESSAGE_LENGTH = 1000

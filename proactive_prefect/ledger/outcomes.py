@@ -13,13 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import assert_never
 
+from ..rules.state_names import MISSED, QUIET, SKIPPED, TIMED_OUT
 from .tables import Outcome, Resolution, ResolutionAction, Run
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-MISSED = "Missed"
-SKIPPED = "Skipped"
-QUIET = "Quiet"
-TIMED_OUT = "TimedOut"
 RESCHEDULED = "rescheduled"
 _REASON_LENGTH = 1000
 _AT_WORK = ("Running", "Retrying", "Cancelling", "AwaitingRetry", "Paused", "Suspended")

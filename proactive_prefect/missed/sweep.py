@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import ProactiveError
 from ..firing.facts import gather, occurrence_of
 from ..firing.gate import Hold, Run, Skip, decide
-from ..firing.outcome import SKIPPED, missed, skipped
+from ..firing.outcome import missed, skipped
 from ..ledger.cursors import move
 from ..ledger.db import Ledger
 from ..ledger.leases import hold, release
@@ -32,6 +32,7 @@ from ..prefect_api.orphans import Watch
 from ..prefect_api.runs import FlowRun, set_state
 from ..rules.durations import format_duration
 from ..rules.models import Rule
+from ..rules.state_names import SKIPPED
 from ..settings import Settings
 from .carry import carry_out, has_more
 from .expected import read_rule

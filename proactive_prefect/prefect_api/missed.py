@@ -14,12 +14,12 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled, Scheduled
 
 from ..rules.models import KINDS
+from ..rules.state_names import MISSED
 from .changes import RESCHEDULED
 from .client import PrefectApi, Refused
 from .runs import AWAITING_RETRY, FlowRun, create_run, read_run, run_states, set_state
 
 _PAGE = 200
-MISSED = "Missed"
 
 
 async def runs_with_ids(api: PrefectApi, run_ids: Sequence[str]) -> list[FlowRun]:

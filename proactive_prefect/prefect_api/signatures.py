@@ -9,10 +9,12 @@ from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
 
+from ..rules.state_names import MISSED
+
 HEARTBEAT = "prefect.flow-run.heartbeat"  # the event by which Prefect's engine, or our worker, says that a run lives
 _AT_WORK = ("PENDING", "RUNNING", "CANCELLING")
 # Paused states of runs that no process works on. `pause_flow_run` has another: its process waits to be resumed.
-_LEFT = ("Missed", "Suspended")
+_LEFT = (MISSED, "Suspended")
 HELD = {"type": {"any_": [*_AT_WORK, "PAUSED"]}, "name": {"not_any_": list(_LEFT)}}
 """Prefect's filter for the states of runs that belong to a process, which is expected to be alive."""
 SILENCE = 50.0  # seconds without a sign after which a worker that cannot be looked at is taken for dead

@@ -13,6 +13,7 @@ from ..ledger.db import Ledger
 from ..ledger.outcomes import occurrence_key
 from ..ledger.tables import Event, Occurrence, Run
 from ..rules.models import Rulebook
+from ..rules.state_names import SKIPPED
 from ..rules.timing import due_between
 from .rules import HOOK
 from .slo import Seen
@@ -79,7 +80,7 @@ class Account:
                 .where(
                     col(Occurrence.due) >= self._since,
                     col(Run.first_running_at).is_not(None),
-                    col(Run.ended_name).is_distinct_from("Skipped"),
+                    col(Run.ended_name).is_distinct_from(SKIPPED),
                 )
             )
             begun = Counter((await session.scalars(query)).all())

@@ -28,6 +28,7 @@ from ..ledger.wakes import waiting
 from ..prefect_api import PrefectApi, Refused
 from ..prefect_api.changes import runs_by_id
 from ..prefect_api.wakes import next_run, run_with_wakes, tell, wakes_of
+from ..rules.state_names import SKIPPED
 
 log = logging.getLogger("proactive.heartbeat")
 
@@ -104,7 +105,7 @@ async def _stand(session: AsyncSession, wake: Wake, run: Run | None) -> str:
     occurrence = await session.get_one(Occurrence, run.occurrence_id)
     if run.deleted_at is not None and run.first_running_at is None:
         return "lost"
-    if run.ended_name == "Skipped" or (run.ended_at is not None and run.first_running_at is None):
+    if run.ended_name == SKIPPED or (run.ended_at is not None and run.first_running_at is None):
         return "lost"
     if run.first_running_at is not None and occurrence.outcome not in ("missed", "skipped"):
         return "began" if run.ended_at is not None or _past_the_gate(run) else "carried"

@@ -20,7 +20,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from ..errors import PrefectError, PrefectUnreachable
 from ..firing.atdoor import judge_calls
 from ..firing.gate import Skip
-from ..firing.outcome import SKIPPED
 from ..ledger.deliveries import Settled, claim, lock_groups, next_due, payload_of, put_off, settle
 from ..ledger.delivery_log import forget
 from ..ledger.log import NewEvent, append
@@ -29,6 +28,7 @@ from ..prefect_api import PrefectApi, Refused
 from ..prefect_api.client import BUSY, Busy, gap
 from ..prefect_api.runs import create_runs, find_runs, make_run
 from ..rules.models import WebhookRule
+from ..rules.state_names import SKIPPED
 from .coalesce import close_group
 from .inbox import LEASE, Inbox
 from .newrun import new_run

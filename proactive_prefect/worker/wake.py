@@ -20,7 +20,7 @@ from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 
-from ..firing.outcome import SKIPPED
+from ..rules.state_names import SKIPPED
 
 # Deployments, queues and the pool itself matter because a change to them can make runs due without a word.
 _PREFIXES = ["prefect.flow-run.", "prefect.deployment.", "prefect.work-pool.", "prefect.work-queue."]
