@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from ..prefect_api import PrefectApi
 from ..prefect_api.deployments import TAG
+from ..prefect_api.fence import Fence
 from ..prefect_api.runs import read_run, set_state
 from ..rules.models import RuleBase, from_snapshot
 from ..tracing import Span, SpanKind, span
@@ -76,16 +77,17 @@ def _rule_of(flow_run: FlowRun) -> RuleBase | None:
 
 
 async def _settle(api: PrefectApi, flow_run: FlowRun, decision: Skip | Hold, current: Span) -> None:
+    """Tell what was decided, unless another worker has claimed the run meanwhile: then it is that one's to tell."""
+    known = (await read_run(api, flow_run.id)).state
+    if known is None or not known.is_scheduled():
+        return
     match decision:
         case Skip():
             state = skipped(decision)
-            await set_state(api, flow_run.id, state)
+            await set_state(api, flow_run.id, state, transition=Fence(flow_run).of(state.type))
         case Hold():
             state = missed(decision)
-            # Only by force goes a run from Scheduled to Paused; so look first that nobody else has claimed it.
-            known = (await read_run(api, flow_run.id)).state
-            if known is not None and known.is_scheduled():
-                await set_state(api, flow_run.id, state, force=True)
+            await set_state(api, flow_run.id, state, force=True)  # only so goes a run from Scheduled to Paused
         case _:
             assert_never(decision)
     tell_outcome(current, state)

@@ -94,13 +94,16 @@ async def run_states(api: PrefectApi, run_id: UUID | str) -> list[State[Any]]:
 
 
 async def set_state(
-    api: PrefectApi, run_id: UUID | str, state: State[Any], *, force: bool = False
+    api: PrefectApi, run_id: UUID | str, state: State[Any], *, transition: UUID | None = None, force: bool = False
 ) -> OrchestrationResult[Any]:
     """Propose a state. Prefect may refuse: the answer's `status` says so, and its `state` is the one that holds.
 
+    `transition`: an id of which only one proposal is taken, as `fence` has it.
     `force` goes around Prefect's rules, and leaves a running run's slot taken: only for runs that hold none.
     """
-    body = {"state": to_state_create(state).model_dump(mode="json"), "force": force}
+    proposal = to_state_create(state)
+    proposal.state_details.transition_id = transition
+    body = {"state": proposal.model_dump(mode="json"), "force": force}
     answer = await api.post(f"/flow_runs/{run_id}/set_state", body)
     return OrchestrationResult[Any].model_validate(answer)
 

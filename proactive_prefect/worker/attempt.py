@@ -16,8 +16,8 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import Event
 from prefect.states import Cancelling, Crashed, Suspended
 
+from ..prefect_api.fence import Fence
 from ..prefect_api.signatures import Owner
-from .fence import Fence
 from .generation import Spare
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
 from .seam import ControlChannel, ControlSignalStatus, is_suspended_flow_run_state

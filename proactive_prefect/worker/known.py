@@ -20,8 +20,8 @@ from prefect.client.orchestration import PrefectClient, SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, ServerDefaultResultStorage, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 
+from ..prefect_api.fence import Fence
 from . import wire
-from .fence import Fence
 from .voice import Voice
 
 _NO_CONTENT = 204

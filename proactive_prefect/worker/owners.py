@@ -31,8 +31,8 @@ from prefect.client.schemas.objects import FlowRun, StateType, Worker
 from prefect.events import Event
 from prefect.exceptions import ObjectNotFound
 
+from ..prefect_api.fence import Fence
 from ..prefect_api.signatures import HELD, IN_MESSAGE, SILENCE, Owner, is_held, owner_in, owner_of
-from .fence import Fence
 from .states import ON_THE_WAY, States
 
 _COMPANY = 600.0  # seconds for which a pool that another worker was noticed at counts as shared

@@ -22,8 +22,9 @@ from prefect.states import Cancelled, Crashed, Failed, Pending, Scheduled
 from tenacity import AsyncRetrying, TryAgain, retry_if_exception, wait_random_exponential
 
 from ..errors import PrefectError
+from ..prefect_api.fence import Fence
 from ..prefect_api.signatures import is_held
-from .fence import Fence
+from ..rules.state_names import TIMED_OUT
 
 _REST = 0.5  # seconds between two looks whether there is time for what can wait
 ON_THE_WAY = 1.0  # seconds that a request of a process that was killed may still be on its way
@@ -220,7 +221,7 @@ class States:
 
     async def timed_out(self, flow_run_id: UUID, why: str, fence: Fence | None = None) -> None:
         """The run was killed at its time limit."""
-        await self.settle(flow_run_id, Failed(name="TimedOut", message=why), fence=fence)
+        await self.settle(flow_run_id, Failed(name=TIMED_OUT, message=why), fence=fence)
 
     async def give_back(self, flow_run: FlowRun, why: str, fence: Fence | None = None) -> bool:
         """A claimed run whose flow never began goes back to be claimed anew, at the instant it was for.

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.states import Pending, Running
 
 from proactive_prefect.firing.facts import gather, occurrence_of
-from proactive_prefect.firing.gate import Run, decide
+from proactive_prefect.firing.gate import Run, Skip, decide
+from proactive_prefect.firing.outcome import skipped
 from proactive_prefect.firing.pregate import pregate
 from proactive_prefect.prefect_api.deployments import deployed_rules
-from proactive_prefect.prefect_api.runs import cancel_run, read_run
+from proactive_prefect.prefect_api.fence import Fence
+from proactive_prefect.prefect_api.runs import cancel_run, read_run, set_state
 from proactive_prefect.rules.models import RuleBase
 
 from ..conftest import Server
@@ -152,6 +157,28 @@ async def test_the_worker_settles_what_must_not_start(stock: StockProject) -> No
     fine = await stock.make_scheduled("fine", ago(seconds=1))
     assert not await pregate(stock.api, fine, await rule_of(stock, "fine"))
     assert (await stock.history(fine)) == ["Scheduled"]
+
+
+@pytest.mark.parametrize("by", [Pending(), Running()], ids=["claimed", "running"])
+async def test_the_worker_settles_nothing_that_another_has_claimed(stock: StockProject, by: State[None]) -> None:
+    """Two workers looked, and their clocks decide otherwise: who has the run decides."""
+    await stock.apply(rarely("early", conditions={"custom": "due.year > 3000"}))
+    run = await stock.make_scheduled("early", ago(seconds=1))
+    await set_state(stock.api, run.id, by)
+    assert await pregate(stock.api, run, await rule_of(stock, "early"))
+    assert (await stock.history(run))[-1] == by.name
+
+
+async def test_a_skip_that_comes_after_another_worker_s_claim_is_refused(stock: StockProject) -> None:
+    """The claim came between the worker's look and its telling."""
+    await stock.apply(rarely("early", conditions={"custom": "due.year > 3000"}))
+    run = await stock.make_scheduled("early", ago(seconds=1))
+    fence = Fence(run)
+    await set_state(stock.api, run.id, Pending(), transition=fence.of(StateType.PENDING))
+    skip = skipped(Skip("custom", "too early"))
+    answer = await set_state(stock.api, run.id, skip, transition=fence.of(skip.type))
+    assert answer.status == SetStateStatus.REJECT
+    assert (await stock.history(run))[-1] == "Pending"
 
 
 async def test_a_run_that_the_worker_held_runs_when_resumed(stock: StockProject) -> None:

@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelled, Completed, Crashed, Pending, Running
 
-from proactive_prefect.worker.fence import Fence
+from proactive_prefect.prefect_api.fence import Fence
 from proactive_prefect.worker.states import States
 
 from .conftest import Project
