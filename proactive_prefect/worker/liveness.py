@@ -81,7 +81,7 @@ class Liveness:
                 if ears.connected:
                     if self._survey:
                         self._missed = False
-                        held = await self._orphans.survey()
+                        held = await self._orphans.survey(attempts)
                         silent = [one for run_id, one in attempts.items() if held.get(run_id) not in _WORKS]
                         await asyncio.gather(*(attempt.catch_up() for attempt in silent))
                         self._survey = self._missed

@@ -157,16 +157,21 @@ class Orphans:
             return owner
         return owner_in(await self._client.read_flow_run_states(run.id))
 
-    async def survey(self) -> dict[UUID, StateType | None]:
+    async def survey(self, at_work: Container[UUID]) -> dict[UUID, StateType | None]:
         """Learn of other workers, and which runs they hold now: at the start, and when events may have been missed.
 
-        Gives the kinds of states of all runs that are held.
+        And of what is this one's by its state, but not `at_work` here. Gives the kinds of states of all runs that are
+        held.
         """
         if any(each.name != self._me.worker for each in await self._online()):
             self.meet()
         held = await self.held()
         owners = {run.id: await self._owner(run) for run in held}
-        known = {run_id for run_id, owner in owners.items() if owner and owner.mark != self._me.mark}
+        known = {
+            run_id
+            for run_id, owner in owners.items()
+            if owner and (owner.mark != self._me.mark or run_id not in at_work)
+        }
         for run_id in self._heard.keys() - known:
             self.forget(run_id)
         for run_id in known:
@@ -184,10 +189,7 @@ class Orphans:
                 if owner is None or owner.mark not in marks:
                     continue
                 if run.state_type == StateType.PENDING:
-                    if await self._states.undo_late_claim(run):
-                        continue
-                    why = f"Given back: worker '{owner.worker}' died before it began."
-                    await self._states.give_back(run, why, Fence(run))
+                    await self._give_back(run, f"Given back: worker '{owner.worker}' died before it began.")
                 else:
                     await self._settle(run, f"Worker '{owner.worker}' died, and the run's process with it.")
         return True
@@ -208,7 +210,10 @@ class Orphans:
             if owner is None or not is_held(run.state_type, run.state_name) or run_id in at_work:
                 self.forget(run_id)
             elif owner.mark == self._me.mark:
-                await self._settle(run, "The run's process was killed while it told Prefect of its state.")
+                if run.state_type == StateType.PENDING:
+                    await self._give_back(run, "Given back: its claim came when its worker waited for it no more.")
+                else:
+                    await self._settle(run, "The run's process was killed while it told Prefect of its state.")
                 self.forget(run_id)
             elif self._lock.knows(owner.mark) or await self._is_online(owner):
                 self.sign(run_id)
@@ -232,6 +237,11 @@ class Orphans:
             return last is not None and (datetime.now(UTC) - last).total_seconds() < SILENCE
 
         return [each for each in await self._client.read_workers_for_work_pool(self._pool) if is_online(each)]
+
+    async def _give_back(self, run: FlowRun, why: str) -> None:
+        """A claimed run that no process has begun is to be claimed anew, unless it ended before that claim."""
+        if not await self._states.undo_late_claim(run):
+            await self._states.give_back(run, why, Fence(run))
 
     async def _settle(self, run: FlowRun, why: str) -> None:
         if run.state_type == StateType.CANCELLING:

@@ -6,11 +6,13 @@ import asyncio
 import itertools
 import json
 import signal
+import socket
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.states import Pending
 
 from proactive_prefect.prefect_api.signatures import Owner
 from proactive_prefect.worker.owners import Lock
@@ -65,6 +67,20 @@ async def test_another_worker_settles_the_runs_of_a_silent_one(project: Project)
     assert crashed.state is not None
     assert "no sign of life" in (crashed.state.message or "")
     assert second.poll() is None
+
+
+async def test_a_worker_gives_back_what_it_claimed_without_learning_of_it(project: Project) -> None:
+    """Its claim came to Prefect when it waited for the answer no more: the run is begun once, a minute later."""
+    await project.worker()
+    (lock,) = (project.folder / "home" / "workers").glob("*.json")
+    facts = json.loads(lock.read_text())
+    me = Owner(facts["worker"], socket.gethostname(), facts["mark"])
+    run = await project.start("quick", at=now() + timedelta(seconds=20))
+    await project.client.set_flow_run_state(run.id, Pending(message=me.claim()), force=True)
+    await project.ended(run, "Completed", timeout=120)
+    history = [state.name for state in await project.client.read_flow_run_states(run.id)]
+    assert history == ["Scheduled", "Pending", "Scheduled", "Pending", "Running", "Completed"]
+    assert len(project.lines("ran")) == 1
 
 
 async def test_two_workers_share_a_pool_and_each_run_runs_once(project: Project) -> None:
