@@ -31,29 +31,19 @@ class Slots:
         self._was_full = False
         self._waiting: dict[UUID, FlowRun] = {}
         self._chosen = chosen
-        self._limited = False
-        self._open = False  # until the pool and its queues are known
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the pool and its queues have no limit, and none is paused, as far as is known."""
-        return self._open
-
-    @property
-    def limited(self) -> bool:
-        """Whether the pool or one of its queues has a limit, as far as is known."""
-        return self._limited
+        self.limited = False  # whether the pool or one of its queues has a limit, as far as is known
+        self.is_open = False  # whether they have none, and none is paused; not before they are known
 
     @property
     def unlimited(self) -> bool:
         """Whether any run of the pool may start, as far as is known: no limit, pause or choice of queues decides."""
-        return self._open and self._at_most is None and not self._chosen
+        return self.is_open and self._at_most is None and not self._chosen
 
     def know(self, pool: WorkPool, queues: Collection[WorkQueue]) -> None:
         """These are the pool and its queues, with their limits and pauses."""
         limits = [pool.concurrency_limit, *(queue.concurrency_limit for queue in queues)]
-        self._limited = any(limit is not None for limit in limits)
-        self._open = not self._limited and not any(queue.is_paused for queue in queues)
+        self.limited = any(limit is not None for limit in limits)
+        self.is_open = not self.limited and not any(queue.is_paused for queue in queues)
 
     def admits(self, flow_run: FlowRun, at_work: Collection[FlowRun]) -> bool:
         """Whether the worker's own limits leave room for the run; where they do not, that is remembered."""
