@@ -6,14 +6,18 @@ import asyncio
 import subprocess
 import time
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.flow_runs import asuspend_flow_run
-from prefect.states import Completed, Pending, Running
+from prefect.states import Completed, Pending, Running, Scheduled
 
 from benchmarks.harness import CountingProxy
+from proactive_prefect.prefect_api.creating import CAUSE_LABEL
+from proactive_prefect.prefect_api.deployments import TAG
+from proactive_prefect.rules.models import HeartbeatRule, to_snapshot
 from proactive_prefect.settings import Settings
 
 from ..conftest import Server
@@ -211,6 +215,27 @@ async def test_a_flow_that_is_loaded_ahead_of_a_claim_that_is_lost_does_not_begi
     await project.client.set_flow_run_state(holder.id, Completed())
     await project.ended(run, "Completed", timeout=90)
     assert len(project.lines("ran")) == 1
+
+
+async def test_a_run_that_is_skipped_leaves_its_room_to_the_next(project: Project) -> None:
+    """A worker with room for one: what is due together with a run that its rule's gate skips begins right after."""
+    action: Any = {"type": "python", "call": "flows:quick"}
+    conditions: Any = {"custom": "due.year > 3000"}
+    never = HeartbeatRule(id="never", every=timedelta(hours=1), action=action, conditions=conditions)
+    await project.deploy("quick", tags=[TAG], enforce_parameter_schema=False)
+    await project.deploy("quick_async")
+    await project.worker("--limit", "1")
+    due = now() + timedelta(seconds=12)  # beyond the look that follows the deployments
+    skipped = await project.client.create_flow_run_from_deployment(
+        project.deployments["quick"],
+        parameters={"file": str(project.file), "rule": to_snapshot(never)},
+        labels={CAUSE_LABEL: "schedule"},
+        state=Scheduled(scheduled_time=due),
+    )
+    await project.start("quick_async", at=due + timedelta(milliseconds=1))
+    (line,) = await project.wrote("ran")
+    assert line.at - due.timestamp() < 5  # a look of the worker's own accord comes later
+    await project.ended(skipped, "Skipped")
 
 
 async def test_queues_go_by_priority_and_may_be_paused(project: Project) -> None:
