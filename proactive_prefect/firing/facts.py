@@ -10,9 +10,10 @@ import asyncio
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from ..prefect_api import PrefectApi
 from ..prefect_api.runs import AWAITING_RETRY, CAUSE_LABEL, FlowRun, count_runs, find_runs, run_states
@@ -118,7 +119,6 @@ async def _rivals(api: PrefectApi, rule: RuleBase, run: FlowRun, occurrence: Occ
     since = (occurrence.due - rule.cooldown) if rule.cooldown else occurrence.due
     # Any of these: at work or about to be; ended since; due at the same time.
     wanted: dict[str, Any] = {
-        "operator": "or_",
         "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}},
         "end_time": {"after_": since.isoformat()},
         "expected_start_time": {"after_": due, "before_": due},
@@ -126,7 +126,7 @@ async def _rivals(api: PrefectApi, rule: RuleBase, run: FlowRun, occurrence: Occ
     if rule.on_overlap == "queue_one":
         wanted["next_scheduled_start_time"] = {"before_": (datetime.now(UTC) + timedelta(seconds=60)).isoformat()}
     while True:
-        found = await find_runs(api, [run.deployment_id], wanted, sort="START_TIME_DESC", limit=_PAGE)
+        found = await _any_of(api, run.deployment_id, wanted)
         others = [to_fact(other) for other in found if other.id != run.id]
         starting = [other for other in found if other.id != run.id and other.state and other.state.is_pending()]
         contended = [
@@ -135,6 +135,26 @@ async def _rivals(api: PrefectApi, rule: RuleBase, run: FlowRun, occurrence: Occ
         if not contended or occurrence.started is None or datetime.now(UTC) > occurrence.started + SETTLE:
             return others
         await asyncio.sleep(_LOOK_AGAIN)
+
+
+async def _any_of(api: PrefectApi, deployment_id: UUID, wanted: Mapping[str, Any]) -> list[FlowRun]:
+    """The runs of a deployment that pass one of these filters at least."""
+
+    async def page(filters: dict[str, Any], offset: int = 0) -> list[FlowRun]:
+        return await find_runs(api, [deployment_id], filters, sort="START_TIME_DESC", limit=_PAGE, offset=offset)
+
+    found = await page({"operator": "or_", **wanted})
+    if len(found) < _PAGE:
+        return found
+    # Those that were skipped decide nothing, and may be so many that they leave no room for the one that does.
+    kept: dict[UUID, FlowRun] = {}
+    for name, value in wanted.items():
+        narrow = {"state": {"name": {"not_any_": [SKIPPED]}}, name: value}
+        offset = 0
+        while found := await page(narrow, offset):
+            kept |= {run.id: run for run in found}
+            offset += len(found)
+    return list(kept.values())
 
 
 def _is_twin(run: FlowRun, occurrence: Occurrence) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.states import Pending, Running
+from prefect.states import Completed, Pending, Running
 
 from proactive_prefect.firing.facts import gather, occurrence_of
 from proactive_prefect.firing.gate import Run, Skip, decide
@@ -132,6 +132,23 @@ async def test_cooldown_counts_from_the_last_real_run(stock: StockProject) -> No
     states = [(await stock.fire("calm", cause=cause))[1] for cause in ("webhook", "webhook", "manual")]
     assert [state.name for state in states] == ["Quiet", "Skipped", "Quiet"]
     assert str(states[1].message).startswith("cooldown: ")
+
+
+@pytest.mark.parametrize("last", ["ran", "works"])
+async def test_many_skipped_runs_hide_nothing(stock: StockProject, last: str) -> None:
+    """The one run that counts, behind more skipped ones than Prefect gives at a time."""
+    await stock.apply(rarely("rare", cooldown="9h"))
+    rule = await rule_of(stock, "rare")
+    first = await stock.trigger("rare", cause="webhook")
+    await set_state(stock.api, first.id, Running())
+    if last == "ran":
+        await set_state(stock.api, first.id, Completed())
+    for _ in range(201):
+        await stock.trigger("rare", cause="webhook", state=skipped(Skip("cooldown", "it rests")))
+    run = await stock.trigger("rare", cause="webhook")
+    decision = decide(rule, occurrence_of(run, rule), await gather(stock.api, rule, run))
+    assert isinstance(decision, Skip)
+    assert decision.code == {"ran": "cooldown", "works": "overlap"}[last]
 
 
 async def test_the_projects_hook_says_whether_a_session_is_active(stock: StockProject) -> None:
