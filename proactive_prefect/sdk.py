@@ -199,21 +199,21 @@ class AsyncProactive:
     async def _api(self) -> PrefectApi:
         async with self._connecting:
             if self._connection is None:
-                self._name_server()
-                self._connection = await self._stack.enter_async_context(connect(self._settings))
+                with use_api_url(self._api_url()):
+                    self._connection = await self._stack.enter_async_context(connect(self._settings))
             return self._connection
 
-    def _name_server(self) -> None:
+    def _api_url(self) -> str:
         # Without a name, Prefect would start a passing server of its own inside this process, with no rules on it.
-        if configured_api_url() is not None:
-            return
+        if (configured := configured_api_url()) is not None:
+            return configured
         running = read_up_file(self._settings.home)
         if running is None:
             raise PrefectUnreachable(
                 "no Prefect server is running for this project",
                 hint="`proactive up` starts one; PREFECT_API_URL names another.",
             )
-        use_api_url(running["prefect_api_url"])
+        return running["prefect_api_url"]
 
     async def _reconcile(self, api: PrefectApi, rules: Iterable[Rule], only: str | None) -> None:
         """Let the rule `only` be as in `rules`, and the alerts as all of them ask; touch no other deployment."""
@@ -225,7 +225,8 @@ class AsyncProactive:
                 plan,
                 added=tuple(spec for spec in plan.added if spec.name == only),
                 changed=tuple(change for change in plan.changed if change.spec.name == only),
-                removed=(),
+                removed=tuple(found for found in plan.removed if found.name == only),  # it was of another kind
+                obstacles=tuple(found for found in plan.obstacles if not found.alerts_of or only in found.alerts_of),
             ),
         )
 
@@ -314,6 +315,11 @@ class Proactive:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
+    # Calls of other threads that still wait here end as cancelled, instead of never.
+    waiting = asyncio.all_tasks(loop)
+    for task in waiting:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
     loop.close()
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
 from proactive_prefect import AsyncProactive, Proactive
 from proactive_prefect.deploy.apply import apply_plan
@@ -95,6 +98,31 @@ async def test_rules_from_code_and_from_files_leave_each_other_alone(client: Asy
         await client.unschedule("sdk-files")
     await apply_file("sdk-file")
     assert "sdk-mine" in {found.rule.id for found in await client.rules()}
+
+
+async def test_a_rule_may_become_one_of_another_kind(client: AsyncProactive) -> None:
+    """One deployment is left, of the new kind: ids are unique over all kinds."""
+    await client.schedule(heartbeat("sdk-one"))
+    await client.schedule({"kind": "cron", "id": "sdk-one", "cron": "0 9 * * *", "action": ACTION})
+    async with connect() as api:
+        found = [one.flow_name for one in await read_deployments(api) if one.name == "sdk-one"]
+    assert found == ["cron"]
+    await apply_file("sdk-file", heartbeat("sdk-file-rule"))
+    with pytest.raises(InputError, match="heartbeat rule 'sdk-file-rule' already"):
+        await client.schedule({"kind": "cron", "id": "sdk-file-rule", "cron": "0 9 * * *", "action": ACTION})
+
+
+async def test_another_rule_s_missing_channel_is_in_nobody_s_way(client: AsyncProactive) -> None:
+    """A rule is refused for its own channel only, and may always be removed."""
+    async with connect() as api:
+        block = CustomWebhookNotificationBlock(name="sdk", url="https://example.com/")
+        await block.save("sdk-gone", overwrite=True)
+        await client.schedule(heartbeat("sdk-told", notifications={"on_failure": ["custom-webhook/sdk-gone"]}))
+        await api.delete(f"/block_documents/{block._block_document_id}")
+    await client.schedule(heartbeat("sdk-one"))
+    await client.unschedule("sdk-one")
+    with pytest.raises(InputError, match="custom-webhook/sdk-gone"):
+        await client.schedule(heartbeat("sdk-told", "2h", notifications={"on_failure": ["custom-webhook/sdk-gone"]}))
 
 
 async def test_pause_resume_and_run_now(client: AsyncProactive) -> None:
@@ -198,6 +226,23 @@ def test_code_that_does_not_await_has_the_same(sync_client: Proactive) -> None:
         sync_client.unschedule("sdk-sync")
     with pytest.raises(UnknownRule):
         sync_client.pause("sdk-sync")
+
+
+def test_a_call_that_waits_ends_with_its_client(sync_client: Proactive) -> None:
+    """Another thread closes the client: the call is cancelled, and does not wait for ever."""
+    sync_client.rules()
+    begun = threading.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(sync_client._wait, endless())
+        assert begun.wait(30)
+        sync_client.close()
+        with pytest.raises(CancelledError):
+            waiting.result(30)
 
 
 def test_both_clients_have_the_same_methods() -> None:

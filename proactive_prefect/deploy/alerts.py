@@ -65,6 +65,15 @@ class Alert:
 
 
 @dataclass(frozen=True)
+class NoChannel:
+    """A channel that cannot be used, and the ids of the rules that name it."""
+
+    message: str
+    hint: str
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class AlertPlan:
     """What is to do about alerts. `changed` and `removed` are the automations' ids, with their names to show."""
 
@@ -72,8 +81,7 @@ class AlertPlan:
     added: tuple[Alert, ...]
     changed: tuple[tuple[dict[str, Any], Alert], ...]
     removed: tuple[dict[str, Any], ...]
-    missing: tuple[tuple[str, str], ...]
-    """Channels that cannot be used: a message and a hint each."""
+    missing: tuple[NoChannel, ...]
 
     @property
     def differs(self) -> bool:
@@ -126,7 +134,7 @@ async def apply_alerts(api: PrefectApi, plan: AlertPlan, on_progress: Callable[[
         on_progress(f"removed alert {found['name']}")
 
 
-async def _wanted(api: PrefectApi, specs: Sequence[DeploymentSpec]) -> tuple[list[Alert], list[tuple[str, str]]]:
+async def _wanted(api: PrefectApi, specs: Sequence[DeploymentSpec]) -> tuple[list[Alert], list[NoChannel]]:
     rules: dict[tuple[Outcome, str], list[tuple[str, str]]] = {}
     for spec in specs:
         for outcome in _STATES:
@@ -139,7 +147,8 @@ async def _wanted(api: PrefectApi, specs: Sequence[DeploymentSpec]) -> tuple[lis
     urls = {channel: block.url for channel, block in blocks.items() if block is not None and block.url}
     led = await asyncio.gather(*(leads_inside(url, allowed) for url in urls.values()))
     inside = {channel for channel, yes in zip(urls, led, strict=True) if yes}
-    alerts, missing = [], []
+    alerts: list[Alert] = []
+    missing: list[NoChannel] = []
     for (outcome, channel), named in rules.items():
         block = blocks[channel]
         if block is not None and _can_tell(channel, block) and channel not in inside:
@@ -159,7 +168,7 @@ async def _wanted(api: PrefectApi, specs: Sequence[DeploymentSpec]) -> tuple[lis
         else:
             message = f"{where}: the block {channel!r} cannot send a message"
             hint = 'Name a notification block ("slack-webhook/ops", "email/…", "custom-webhook/…") or a "webhook/…".'
-        missing.append((message, hint))
+        missing.append(NoChannel(message, hint, tuple(rule_id for _, rule_id in named)))
     return alerts, missing
 
 

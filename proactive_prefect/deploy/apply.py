@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..errors import InputError, PrefectError
+from ..firing.gate import Skip
+from ..firing.outcome import skipped
 from ..prefect_api.client import PrefectApi
 from ..prefect_api.deployments import (
     SLUG,
@@ -22,7 +24,9 @@ from ..prefect_api.deployments import (
     put_schedule,
     update_deployment,
 )
+from ..prefect_api.fence import Fence
 from ..prefect_api.pools import create_pool, create_queue
+from ..prefect_api.runs import find_runs, set_state
 from ..rules.timing import next_due
 from .alerts import apply_alerts
 from .compile import DeploymentSpec
@@ -58,6 +62,8 @@ async def apply_plan(api: PrefectApi, plan: Plan, on_progress: Progress = lambda
         await _create(api, spec, flows[spec.flow_name])
         on_progress(f"added {spec.flow_name}/{spec.name}")
     for change in plan.changed:
+        if not change.spec.rule.enabled:  # before the change, without which no later apply would look here again
+            await _drop_waiting(api, change)
         await _whole(_change(api, change, flows.get(change.spec.flow_name)))
         on_progress(f"changed {change.spec.flow_name}/{change.spec.name}")
     for found in plan.removed:
@@ -149,9 +155,31 @@ def _adopted(change: Change, flow: str) -> dict[str, Any]:
     return body | {"schedules": [*body["schedules"], *others], "paused": found.paused and not change.resume}
 
 
+async def _drop_waiting(api: PrefectApi, change: Change) -> None:
+    """Off is off, for what waits in a queue, was late or is to be tried again, too: their runs know the rule as it was.
+
+    What has begun goes on.
+    """
+    state = skipped(Skip("disabled", "the rule or its project was switched off (enabled = false)"))
+    due = {
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+        "expected_start_time": {"before_": datetime.now(UTC).isoformat()},
+    }
+    for _ in range(_ROUNDS):
+        runs = await find_runs(api, [change.deployment.id], due, limit=_MANY)
+        for run in runs:
+            await set_state(api, run.id, state, transition=Fence(run).of(state.type))
+        if len(runs) < _MANY:
+            return
+
+
 async def _settle(api: PrefectApi, change: Change) -> None:
     """Renew runs made from the rule as it was: the scheduler computes runs in one transaction and inserts them in the
     next, and a change may fall between the two."""
+    if not change.spec.rule.enabled:
+        await _drop_waiting(api, change)
+        if await coming_runs(api, change.deployment.id, datetime.now(UTC), _FEW):
+            await update_deployment(api, change.deployment.id, {"version": change.spec.version})
     if not change.active:
         return
     for _ in range(_ROUNDS):

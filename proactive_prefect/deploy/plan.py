@@ -30,10 +30,14 @@ class PoolChange:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why this plan cannot be applied: one line, and what to do."""
+    """Why this plan cannot be applied: one line, and what to do.
+
+    `alerts_of`: only alerts of these rules are in the way, by their channel.
+    """
 
     message: str
     hint: str
+    alerts_of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ async def make_plan(
             changed.append(change)
         else:
             unchanged += 1
+    obstacles += [obstacle for spec in added if (obstacle := _other_kind(spec, there.values(), project))]
     alerts = await plan_alerts(api, specs, project.name)
     return Plan(
         project=project,
@@ -149,9 +154,21 @@ async def make_plan(
         removed=tuple(found for found in there.values() if found.project == project.name),
         unchanged=unchanged,
         alerts=alerts,
-        obstacles=(*obstacles, *(Obstacle(message, hint) for message, hint in alerts.missing)),
+        obstacles=(*obstacles, *(Obstacle(found.message, found.hint, found.rules) for found in alerts.missing)),
         forecast=forecast((spec.rule for spec in specs), now),
     )
+
+
+def _other_kind(spec: DeploymentSpec, there: Iterable[Deployment], project: Project) -> Obstacle | None:
+    """Ids are unique over all kinds. One of this project that is there still, and of another kind, is removed."""
+    for found in there:
+        if found.name == spec.name and found.is_a_rule and found.project != project.name:
+            whose = f" of the project {found.project!r}" if found.project else ""
+            return Obstacle(
+                f"there is a {found.flow_name} rule {spec.name!r} already{whose}",
+                f"Rename the rule, or delete the other one: prefect deployment delete {found.flow_name}/{found.name}",
+            )
+    return None
 
 
 def _foreign(found: Deployment, project: Project) -> Obstacle | None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
+from prefect.states import Pending
 
 from proactive_prefect.deploy.apply import apply_plan
+from proactive_prefect.deploy.compile import compile_rules
+from proactive_prefect.deploy.plan import make_plan
 from proactive_prefect.errors import InputError
-from proactive_prefect.prefect_api.deployments import deployed_rules
+from proactive_prefect.prefect_api.creating import create_run
+from proactive_prefect.prefect_api.deployments import coming_runs, deployed_rules
+from proactive_prefect.prefect_api.runs import read_run, set_state
 
-from .conftest import Workshop, heartbeat
+from .conftest import Workshop, heartbeat, rulebook
 
 
 async def test_rules_become_deployments_with_their_schedule(workshop: Workshop) -> None:
@@ -29,6 +35,18 @@ async def test_rules_become_deployments_with_their_schedule(workshop: Workshop) 
     assert push.schedule is None
     assert disk.data["work_queue_name"] == "high"
     assert disk.data["labels"]["proactive.rule"] == "disk"
+
+
+async def test_an_id_is_unique_over_all_kinds(workshop: Workshop) -> None:
+    """Within the project a rule may become one of another kind; beside another project's it is refused."""
+    await workshop.apply(heartbeat("disk"))
+    cron = {"kind": "cron", "id": "disk", "cron": "0 9 * * *"}
+    other = replace(workshop.project, name=f"{workshop.project.name}-2")
+    plan = await make_plan(workshop.api, compile_rules(rulebook(cron), other), other)
+    (obstacle,) = plan.obstacles
+    assert f"a heartbeat rule 'disk' already of the project '{workshop.project.name}'" in obstacle.message
+    await workshop.apply(cron)
+    assert [found.flow_name for found in await workshop.deployments()] == ["cron"]
 
 
 async def test_a_second_apply_writes_nothing(workshop: Workshop) -> None:
@@ -146,6 +164,23 @@ async def test_a_schedule_switched_off_by_an_operator_stays_off(workshop: Worksh
     assert not after.schedule["active"]
     found = [rule for rule in await deployed_rules(workshop.api) if rule.deployment_id == disk.id]
     assert [(rule.paused, rule.active) for rule in found] == [(True, False)]
+
+
+async def test_off_is_off_for_what_waits_already(workshop: Workshop) -> None:
+    """What waits for a slot or was late knows the rule as it was; what has begun, and later times, are left alone."""
+    await workshop.apply({"kind": "webhook", "id": "hook"}, heartbeat("disk", "1m"))
+    hook, disk = await workshop.deployed("hook"), await workshop.deployed("disk")
+    runs = [await create_run(workshop.api, hook.id, idempotency_key=f"{hook.id} {nth}") for nth in range(3)]
+    await set_state(workshop.api, runs[0].id, Pending())
+    late = await create_run(workshop.api, disk.id, idempotency_key=f"{disk.id} late")
+    await workshop.apply({"kind": "webhook", "id": "hook", "enabled": False}, heartbeat("disk", "1m", enabled=False))
+    found = [(await read_run(workshop.api, run.id)).state for run in (*runs, late)]
+    assert [state and state.name for state in found] == ["Pending", "Skipped", "Skipped", "Skipped"]
+    assert found[1] is not None
+    assert str(found[1].message).startswith("disabled: ")
+    await workshop.apply({"kind": "webhook", "id": "hook"}, heartbeat("disk", "1m"))
+    coming = await coming_runs(workshop.api, disk.id, datetime.now(UTC))
+    assert len(coming) > 10
 
 
 async def test_nothing_fires_until_somebody_opts_in(workshop: Workshop) -> None:
