@@ -144,16 +144,12 @@ async def _cancel(text: str) -> None:
 
     settings = server_settings()  # before Prefect is imported
     from ..errors import InputError
-    from ..prefect_api.history import runs_of
+    from ..prefect_api.history import open_runs
     from ..prefect_api.runs import cancel_run
 
     async with connected(settings) as api:
         ids = [one.deployment_id for one in await deployed_here(api, settings)]
-        live, due = await asyncio.gather(
-            runs_of(api, ids, types=("PENDING", "RUNNING", "CANCELLING", "PAUSED")),
-            runs_of(api, ids, types=("SCHEDULED",)),
-        )
-        found = [run for run in (*live, *due) if text and (run["id"].startswith(text) or run["name"].startswith(text))]
+        found = await open_runs(api, ids, text) if text else []
         exact = [run for run in found if text in (run["id"], run["name"])]
         if len(exact or found) != 1:
             raise InputError(

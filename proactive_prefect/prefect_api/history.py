@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from .client import PrefectApi
 
@@ -31,6 +32,40 @@ async def runs_at_work(api: PrefectApi, deployment_ids: Sequence[str]) -> dict[s
     """The run of each deployment that is at work, by deployment id; the oldest, if there are several."""
     found = await runs_of(api, deployment_ids, types=("RUNNING", "CANCELLING"))
     return {run["deployment_id"]: run for run in found}  # the latest come first
+
+
+async def open_runs(api: PrefectApi, deployment_ids: Sequence[str], text: str) -> list[Run]:
+    """Runs that wait or work and whose id or name is or begins with `text`.
+
+    By the beginning of an id those that work are found, and of those that wait the 200 that are due first.
+    """
+    if not deployment_ids:
+        return []
+
+    async def ask(types: Sequence[str], **more: Any) -> list[Run]:
+        found: list[Run] = await api.post(
+            "/flow_runs/filter",
+            {
+                "deployments": {"id": {"any_": list(deployment_ids)}},
+                "flow_runs": {"state": {"type": {"any_": list(types)}}, **more},
+                "sort": "EXPECTED_START_TIME_ASC",
+                "limit": _PAGE,
+            },
+        )
+        return found
+
+    asked = [ask(LIVE), ask(("SCHEDULED",)), ask(("SCHEDULED",), name={"like_": text})]
+    if _is_id(text):
+        asked.append(ask(("SCHEDULED",), id={"any_": [text]}))
+    runs = {run["id"]: run for answer in await asyncio.gather(*asked) for run in answer}
+    return [run for run in runs.values() if run["id"].startswith(text) or run["name"].startswith(text)]
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 async def runs_of(
