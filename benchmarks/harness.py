@@ -102,9 +102,13 @@ def used(process: subprocess.Popen[bytes]) -> Used:
 
 
 class CountingProxy:
-    """A TCP proxy before the server that counts the HTTP requests going through it."""
+    """A TCP proxy before the server that counts the HTTP requests going through it.
 
-    def __init__(self, api_url: str) -> None:
+    A connection whose request has `refused` in it is broken off.
+    """
+
+    def __init__(self, api_url: str, refused: bytes | None = None) -> None:
+        self._refused = refused
         self._target = int(api_url.rsplit(":", 1)[1].split("/")[0])
         self.port = free_port()
         self.requests: list[str] = []
@@ -142,6 +146,8 @@ class CountingProxy:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, count: bool) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
+                if self._refused is not None and self._refused in data:
+                    break
                 if count:
                     self.requests += [f"{m[1].decode()} {m[2].decode()}" for m in _REQUEST.finditer(data)]
                 writer.write(data)

@@ -20,6 +20,7 @@ from ..prefect_api.fence import Fence
 from ..prefect_api.signatures import Owner
 from .generation import Spare
 from .job import ProactiveJobConfiguration, ProactiveWorkerResult
+from .retries import RESUMING
 from .seam import ControlChannel, ControlSignalStatus, is_suspended_flow_run_state
 from .spares import Spares
 from .states import States, is_passing, name_of_end
@@ -27,7 +28,6 @@ from .voice import repeat
 from .wake import UNCOMMITTED, asks_to_stop
 from .wire import Message
 
-RESUMING = "Resuming"  # the name of the state of a run that was suspended and resumed, until it is claimed
 _MIB = 1024 * 1024
 AGAIN = 3.0  # seconds until a run is tried again that could not be started for a reason that passes
 _HOOK_PATIENCE = 60.0  # seconds for the hooks of a run whose own process was killed
@@ -144,6 +144,10 @@ class Attempt:
 
     async def _tell_end(self, pid: int, status: int) -> None:
         """The state that the process left untold. A process that concluded has told it itself."""
+        await self._tell_why(pid, status)
+        await self._states.leave_to_workers(self.flow_run.id)
+
+    async def _tell_why(self, pid: int, status: int) -> None:
         run, fence = self.flow_run.id, Fence(self.flow_run)
         if self._asked:
             await self._states.arrived(run, self._asked)

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, NoReturn
@@ -102,6 +103,7 @@ def _take_on(order: wire.Message) -> None:
             os.environ.pop(name, None)
         else:
             os.environ[name] = str(value)
+    time.tzset()  # TZ may be among them
     os.chdir(order["working_dir"])
     sys.path[0] = order["working_dir"]
     if (memory := order.get("memory_limit")) is not None:

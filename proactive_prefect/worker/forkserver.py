@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import sysconfig
+import time
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
 
@@ -27,6 +28,7 @@ from ..lifeline import die_with_parent
 from .wire import Message
 
 _FILES_A_MESSAGE = 100
+_CLOCK_GRAIN = 0.02  # seconds by which the time of a file may be behind the clock's
 
 # What a run imports on its way to its first line: imported once here instead of in each run.
 _WARM = (
@@ -56,10 +58,11 @@ _WARM = (
 )
 
 
-def _user_files() -> dict[str, float]:
+def _user_files(since: float) -> dict[str, float]:
     """The files of imported modules that are the user's own, with their modification times.
 
-    Installed packages are left out: they change with a new environment, which means a new worker.
+    One that was modified `since` the imports began (epoch seconds) may have been read before that: its time is 0, which
+    differs from any. Installed packages are left out: they change with a new environment, which means a new worker.
     """
     installed = tuple(
         {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {"<frozen"}
@@ -70,7 +73,8 @@ def _user_files() -> dict[str, float]:
         if not name or name.startswith(installed):
             continue
         with contextlib.suppress(OSError):
-            files[name] = Path(name).stat().st_mtime
+            modified = Path(name).stat().st_mtime
+            files[name] = 0.0 if since <= modified <= time.time() else modified
     return files
 
 
@@ -192,6 +196,7 @@ def main() -> None:
     # The worker decides when this process ends; a Ctrl-C in its terminal reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    began = time.time() - _CLOCK_GRAIN
     broken = _preload([*_WARM])
     if broken:
         raise SystemExit(f"the forkserver cannot import what it needs: {broken}")
@@ -208,7 +213,7 @@ def main() -> None:
     clients = Clients()
     gc.collect()
     gc.freeze()  # keeps the collector from touching, and so copying, the pages that all runs share
-    server = Forkserver(control, _user_files())
+    server = Forkserver(control, _user_files(began))
     try:
         child_end = server.serve(failed)
     except BrokenPipeError:

@@ -19,6 +19,7 @@ from .wake import Ears
 
 _LOOK_EVERY = 5.0  # seconds between two looks for dead workers: no request unless there may be one
 _WORKS = (StateType.PENDING, StateType.RUNNING)  # states in which nothing is asked of a run
+_BLIND = 10.0  # seconds between two times that is asked what became of the runs here, while no event tells
 _AFTERMATH = 10.0  # seconds after a worker's death for the last requests of its processes to have come
 _SIGN_EVERY = 20.0  # seconds between two signs of life for a run
 
@@ -71,9 +72,15 @@ class Liveness:
         """Events may have been missed: ask once which runs others hold, and what is asked of those here."""
         self._survey = self._missed = True
 
+    @staticmethod
+    async def _catch_up(held: Mapping[UUID, StateType | None], attempts: Mapping[UUID, Attempt]) -> None:
+        """Heed what was asked of runs here; `held` are the kinds of states of those that are held."""
+        silent = [attempt for run_id, attempt in attempts.items() if held.get(run_id) not in _WORKS]
+        await asyncio.gather(*(attempt.catch_up() for attempt in silent))
+
     async def watch(self, ears: Ears, attempts: Mapping[UUID, Attempt]) -> None:
         """Look and sign until cancelled. Only who hears the others may judge them by their silence."""
-        signed_at = time.monotonic()
+        signed_at = asked_at = time.monotonic()
         while True:
             try:
                 if await self._orphans.settle_local():
@@ -81,11 +88,12 @@ class Liveness:
                 if ears.connected:
                     if self._survey:
                         self._missed = False
-                        held = await self._orphans.survey(attempts)
-                        silent = [one for run_id, one in attempts.items() if held.get(run_id) not in _WORKS]
-                        await asyncio.gather(*(attempt.catch_up() for attempt in silent))
+                        await self._catch_up(await self._orphans.survey(attempts), attempts)
                         self._survey = self._missed
                     await self._orphans.settle_silent(attempts)
+                elif attempts and time.monotonic() - asked_at > _BLIND:
+                    asked_at = time.monotonic()
+                    await self._catch_up({run.id: run.state_type for run in await self._orphans.held()}, attempts)
             except Exception as error:
                 self._logger.warning("Could not settle the runs of a dead worker: %s", error or type(error).__name__)
             if time.monotonic() - signed_at > _SIGN_EVERY:

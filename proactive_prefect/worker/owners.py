@@ -18,6 +18,7 @@ import time
 from collections.abc import Container, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -32,7 +33,9 @@ from prefect.events import Event
 from prefect.exceptions import ObjectNotFound
 
 from ..prefect_api.fence import Fence
+from ..prefect_api.runs import AWAITING_RETRY
 from ..prefect_api.signatures import HELD, IN_MESSAGE, SILENCE, Owner, is_held, owner_in, owner_of
+from .retries import RESUMING, leave_to_workers
 from .states import ON_THE_WAY, States
 
 _COMPANY = 600.0  # seconds for which a pool that another worker was noticed at counts as shared
@@ -139,10 +142,13 @@ class Orphans:
 
     async def held(self) -> list[FlowRun]:
         """All runs of the pool that some worker has."""
+        return await self._runs(HELD)
+
+    async def _runs(self, states: dict[str, Any]) -> list[FlowRun]:
         found: list[FlowRun] = []
         while True:
             page = await self._client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(state=FlowRunFilterState.model_validate(HELD)),
+                flow_run_filter=FlowRunFilter(state=FlowRunFilterState.model_validate(states)),
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._pool])),
                 limit=_PAGE,
                 offset=len(found),
@@ -176,6 +182,8 @@ class Orphans:
             self.forget(run_id)
         for run_id in known:
             self.sign(run_id)
+        for run in await self._runs({"name": {"any_": [RESUMING]}}):  # resumed while nobody heard it
+            await leave_to_workers(self._client, run)
         return {run.id: run.state_type for run in held}
 
     async def settle_local(self) -> bool:
@@ -192,6 +200,9 @@ class Orphans:
                     await self._give_back(run, f"Given back: worker '{owner.worker}' died before it began.")
                 else:
                     await self._settle(run, f"Worker '{owner.worker}' died, and the run's process with it.")
+            for run in await self._runs({"name": {"any_": [AWAITING_RETRY]}}):
+                if (owner := owner_of(run)) is not None and owner.mark in marks:
+                    await leave_to_workers(self._client, run)
         return True
 
     async def settle_silent(self, at_work: Container[UUID]) -> None:
@@ -207,7 +218,11 @@ class Orphans:
                 self.forget(run_id)
                 continue
             owner = await self._owner(run)
-            if owner is None or not is_held(run.state_type, run.state_name) or run_id in at_work:
+            if owner is None or run_id in at_work:
+                self.forget(run_id)
+            elif not is_held(run.state_type, run.state_name):
+                if not await self._lives(owner):
+                    await leave_to_workers(self._client, run)
                 self.forget(run_id)
             elif owner.mark == self._me.mark:
                 if run.state_type == StateType.PENDING:
@@ -215,7 +230,7 @@ class Orphans:
                 else:
                     await self._settle(run, "The run's process was killed while it told Prefect of its state.")
                 self.forget(run_id)
-            elif self._lock.knows(owner.mark) or await self._is_online(owner):
+            elif await self._lives(owner):
                 self.sign(run_id)
             else:
                 # Pending runs too are not begun again: that its process is dead is only inferred.
@@ -223,8 +238,13 @@ class Orphans:
                 await self._settle(run, why)
                 self.forget(run_id)
 
-    async def _is_online(self, owner: Owner) -> bool:
-        """Whether the worker itself was heard of lately; one of our own name but another mark was before us."""
+    async def _lives(self, owner: Owner) -> bool:
+        """Whether the worker is one of this machine, whose lock decides, or was heard of lately.
+
+        One of our own name but another mark was before us.
+        """
+        if self._lock.knows(owner.mark):
+            return True
         if owner.worker == self._me.worker:
             return False
         return any(worker.name == owner.worker for worker in await self._online())

@@ -97,6 +97,7 @@ class Spares:
             self._filling -= 1
         if generation.retired:
             spare.channel.close()
+            self._refill()
         else:
             generation.idle.append(spare)
 
@@ -132,6 +133,7 @@ class Spares:
                 if spare.alive:
                     self._refill()
                     return spare
+            self._refill()
             try:
                 return await generation.fork()
             except (ChildProcessError, OSError) as error:

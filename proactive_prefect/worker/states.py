@@ -25,6 +25,7 @@ from ..errors import PrefectError
 from ..prefect_api.fence import Fence
 from ..prefect_api.signatures import is_held
 from ..rules.state_names import TIMED_OUT
+from .retries import leave_to_workers
 
 _REST = 0.5  # seconds between two looks whether there is time for what can wait
 ON_THE_WAY = 1.0  # seconds that a request of a process that was killed may still be on its way
@@ -231,6 +232,12 @@ class States:
         at = flow_run.next_scheduled_start_time or flow_run.expected_start_time
         back: State[Any] = Scheduled(scheduled_time=at, message=why)
         return await self.settle(flow_run.id, back, only_from=StateType.PENDING, fence=fence)
+
+    async def leave_to_workers(self, flow_run_id: UUID) -> None:
+        """If the run, whose process is gone, waits for a retry of its flow, any worker may begin that."""
+        async for attempt in _until_answered():
+            with attempt, contextlib.suppress(ObjectNotFound):
+                await leave_to_workers(self._client, await self._client.read_flow_run(flow_run_id))
 
     async def put_off(self, flow_run_id: UUID, seconds: float, why: str) -> bool:
         """A run that this worker has claimed, or may have since no answer came, is to be claimed anew after `seconds`.

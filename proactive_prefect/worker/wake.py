@@ -70,10 +70,22 @@ class Ears:
         self._heard = heard
         self._reconnected = reconnected
         self._logger = logger
+        self._told = False
         self.connected = False
 
-    async def listen(self, pool_id: UUID) -> None:
-        """Hear the events of the pool until cancelled."""
+    async def follow(self, pool: Callable[[], UUID | None]) -> None:
+        """Hear the events of the pool of that id until cancelled; it may not be known yet, or be made anew."""
+        while True:
+            known = pool()
+            listening = None if known is None else asyncio.create_task(self._listen(known))
+            try:
+                while pool() == known:  # noqa: ASYNC110 - Prefect's own code makes it known, and says nothing
+                    await asyncio.sleep(1)
+            finally:
+                if listening is not None:
+                    listening.cancel()
+
+    async def _listen(self, pool_id: UUID) -> None:
         attempt = 0
         while True:
             events = EventFilter(
@@ -82,16 +94,16 @@ class Ears:
             )
             try:
                 async with get_events_subscriber(filter=events, reconnection_attempts=0) as subscriber:
-                    self.connected, attempt = True, 0
+                    self.connected, self._told, attempt = True, False, 0
                     self._reconnected()
                     async for event in subscriber:
                         self._heard(event)
             except Exception as error:  # whatever it is, the answer is to connect again
-                if self.connected:
-                    self._logger.info(
-                        "The event stream broke off (%s); connecting again", error or type(error).__name__
-                    )
-            self.connected = False
+                if not self._told:
+                    self._logger.info("There is no event stream (%s); connecting again", error or type(error).__name__)
+                self._told = True
+            finally:
+                self.connected = False
             await asyncio.sleep(_RECONNECT[min(attempt, len(_RECONNECT) - 1)])
             attempt += 1
 

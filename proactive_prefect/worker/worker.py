@@ -34,6 +34,7 @@ from .jobs import Jobs, environment
 from .liveness import Liveness
 from .looks import Looks
 from .owners import Lock, Orphans
+from .retries import RESUMING
 from .seam import ControlChannel, give_back_memory, heed_interrupt, serve_health
 from .shares import Shares
 from .slots import Slots
@@ -127,7 +128,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_in_touch())
-            group.create_task(self._listen())
+            group.create_task(self._ears.follow(self._pool_id))
             group.create_task(self._looks.watch(self.client, self._ears))
             group.create_task(self._spares.watch())
             group.create_task(self._states.keep_telling(self._starting.locked))
@@ -151,10 +152,8 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
             except httpx.HTTPError as error:
                 self._log.warning("The Prefect API did not answer: %s", error or type(error).__name__)
 
-    async def _listen(self) -> None:
-        while not self._knows_pool():  # noqa: ASYNC110 - Prefect's own code makes it known, and says nothing
-            await asyncio.sleep(1)
-        await self._ears.listen(self.work_pool.id)
+    def _pool_id(self) -> UUID | None:
+        return self._work_pool.id if self._work_pool else None
 
     def _knows_pool(self) -> bool:
         """False where the server was away when we started: no run can be claimed without the pool's template."""
@@ -186,6 +185,8 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         if attempt is not None:
             self._heed(attempt, kind, event)
         elif kind == StateType.SCHEDULED and event.id not in self._taken:
+            if event.resource.get("prefect.state-name") == RESUMING:
+                self._spawn(self._states.leave_to_workers(run_id))
             self._looks.seek(run_id)
 
     def _heed(self, attempt: Attempt, kind: str | None, event: Event) -> None:
@@ -328,7 +329,7 @@ class ProactiveWorker(BaseWorker[ProactiveJobConfiguration, ProactiveVariables, 
         """Claim nothing more, let runs finish for the grace, then end what is left so that its state is told."""
         self._stopping = True
         if self._attempts:
-            listening = asyncio.create_task(self._listen())  # they may be cancelled meanwhile
+            listening = asyncio.create_task(self._ears.follow(self._pool_id))  # they may be cancelled meanwhile
             await self._let_finish(self._settings.worker_grace)
             listening.cancel()
         with contextlib.suppress(TimeoutError):

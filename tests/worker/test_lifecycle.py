@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.flow_runs import asuspend_flow_run
@@ -72,6 +73,7 @@ def steps(file: str, count: int):
 @flow
 def place(file: str):
     note(file, f"in:{os.getcwd()}:{os.environ.get('WHO')}")
+    note(file, f"zone:{time.strftime('%z')}")
 """
 
 
@@ -180,6 +182,40 @@ async def test_a_paused_pool_begins_no_run_that_waited_for_a_slot(project: Proje
     assert project.lines("waits.")[0].at > released
 
 
+async def test_a_paused_pool_leaves_the_worker_at_rest(project: Project) -> None:
+    """A run that it knows of becomes due meanwhile: the worker does not ask for it again and again, and stays awake."""
+    worker = await project.worker()
+    await project.start("slow")
+    await project.wrote("began")
+    due = now() + timedelta(seconds=4)
+    later = await project.start("quick", at=due)
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(is_paused=True))
+    await wait_until(lambda: now() > due + timedelta(seconds=1), what="its instant has passed")
+    spent = sum(psutil.Process(worker.pid).cpu_times()[:2])
+    await wait_until(lambda: now() > due + timedelta(seconds=5), what="four seconds have passed")
+    assert sum(psutil.Process(worker.pid).cpu_times()[:2]) - spent < 2
+    assert not project.lines("ran")
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(is_paused=False))
+    await project.ended(later, "Completed", timeout=90)
+
+
+async def test_a_run_to_come_hides_none_that_is_due(project: Project) -> None:
+    """A pool with one slot: what a queue of higher priority has for later does not keep it from others."""
+    high = await project.client.create_work_queue("first", work_pool_name=project.pool, priority=1)
+    await project.client.update_work_queue(
+        (await project.client.read_work_queue_by_name("default", project.pool)).id, priority=5
+    )
+    await project.client.update_work_pool(project.pool, WorkPoolUpdate(concurrency_limit=1))
+    await project.deploy("quick_async", work_queue_name=high.name)
+    await project.deploy("quick")
+    await project.start("quick_async", at=now() + timedelta(seconds=200))
+    due = now() + timedelta(seconds=20)
+    await project.start("quick", at=due)
+    await project.worker()
+    (line,) = await project.wrote("ran")
+    assert line.at - due.timestamp() < 5
+
+
 async def test_a_run_that_is_scheduled_behind_a_full_pool_begins_at_its_instant(project: Project) -> None:
     """Prefect does not tell of it while the pool has no free slot; it is asked again when it has one."""
     await project.client.update_work_pool(project.pool, WorkPoolUpdate(concurrency_limit=1))
@@ -269,7 +305,9 @@ async def test_code_from_a_repository_and_the_variables_of_a_job(project: Projec
     for command in ("init -q -b main", "add .", "-c user.name=t -c user.email=t@localhost commit -q -m first"):
         await asyncio.to_thread(subprocess.run, ["git", *command.split()], cwd=origin, check=True)
     clone = {"prefect.deployments.steps.git_clone": {"repository": f"file://{origin}", "branch": "main"}}
-    await project.deploy("place", "life.py:place", pull_steps=[clone], job_variables={"env": {"WHO": "somebody"}})
+    await project.deploy(
+        "place", "life.py:place", pull_steps=[clone], job_variables={"env": {"WHO": "somebody", "TZ": "Asia/Tokyo"}}
+    )
     await project.worker()
     await project.ended(await project.start("place"), "Completed")
     folder = project.folder / "elsewhere"
@@ -280,6 +318,7 @@ async def test_code_from_a_repository_and_the_variables_of_a_job(project: Projec
     cloned, placed = project.lines("in:")
     assert cloned.word.endswith("origin:somebody") or cloned.word.endswith("origin-main:somebody")
     assert placed.word == f"in:{folder}:None"
+    assert [line.word for line in project.lines("zone:")] == ["zone:+0900", "zone:+0000"]
 
 
 async def test_a_health_check_answers(project: Project) -> None:

@@ -73,6 +73,18 @@ async def test_a_run_that_is_told_of_before_it_is_committed_is_looked_for_again(
     assert looks.far.next() < time.time() + 0.2
 
 
+async def test_a_full_answer_is_asked_for_more_soon() -> None:
+    """Prefect gives 200 runs at a time: the rest do not wait for the next slow look."""
+    due = datetime.now(UTC)
+    offered = [FlowRun(flow_id=uuid4(), state=Scheduled(), next_scheduled_start_time=due) for _ in range(200)]
+    client: Any = Uncommitted(None, offered)
+    looks = Looks("p", [], Slots(None), begin=lambda _: None, begun={}, logger=_LOG)
+    looks.far.take()
+    await looks.look(client, 0.0, far=True)
+    looks.far.done(time.time())
+    assert looks.far.next() < time.time() + 10
+
+
 async def test_a_run_that_was_put_off_is_not_begun_before() -> None:
     """However often it is found; and at once when a slot is free for it and the server has room."""
     begun: dict[UUID, FlowRun] = {}

@@ -49,6 +49,25 @@ async def test_a_fork_that_fails_harms_no_other_process(tmp_path: Path) -> None:
         await spares.end()
 
 
+async def test_spares_that_are_all_gone_come_back() -> None:
+    """Killed together, as for lack of memory: the next run forks for itself, and they are made anew behind it."""
+    env = {**os.environ, **_ASKED, "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    spares = Spares(size=2, preload=[], env=env, logger=logging.getLogger("test"))
+    await spares.start()
+    try:
+        generation = await spares._current()
+        await wait_until(lambda: len(generation.idle) == 2, what="two idle spares")
+        gone = list(generation.idle)
+        for spare in gone:
+            spare.kill()
+        await wait_until(lambda: not any(spare.alive for spare in gone), what="both are gone")
+        taken = await spares.take()
+        assert taken.alive
+        await wait_until(lambda: sum(spare.alive for spare in generation.idle) == 2, what="two idle spares again")
+    finally:
+        await spares.end()
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
 async def test_spares_come_and_go_without_a_trace() -> None:
     """The forkserver has one thread; forty processes later there are as many open files and children as before."""
