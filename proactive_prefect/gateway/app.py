@@ -21,7 +21,7 @@ from ..webhooks.dispatch import Dispatcher
 from ..webhooks.inbox import Inbox
 from . import calendar, deliveries, health, heartbeat, hooks, metrics, missed, page, rules, state, stream, why
 from .apidocs import add_docs
-from .background import at_work
+from .background import Work, at_work
 from .doors import Doors
 from .front import Front
 from .problems import answer_with_problems
@@ -44,26 +44,28 @@ def create_app(settings: Settings) -> FastAPI:
         async with (
             open_ledger(settings) as ledger,
             connect(once) as dispatching,
-            connect(look) as looking,
+            connect(look, within=LOOK_PATIENCE) as looking,
+            connect(look) as watching,
             connect(settings) as feeding,
             connect(settings) as sweeping,
         ):
-            doors, samples = Doors(looking, settings), Samples()
+            doors, samples = Doors(watching, settings), Samples()
             push, inbox = Push(ledger, samples), Inbox(ledger)
             shown = Calendar(ledger, settings)
             push.projected = lambda: Projected(shown.projection.version, shown.projection.last_event_seq)
             samples.projection_state = shown.state
-            app.state.service = Service(settings, looking, doors, ledger, push, shown, inbox, samples=samples)
+            service = Service(settings, looking, doors, ledger, push, shown, inbox, samples=samples)
+            app.state.service = service
             stop, keep = asyncio.Event(), parse_duration(settings.delivery_retention)
-            watches = {"doors": doors.watch(), "push": push.watch(), "calendar": shown.watch()}
-            works = {
-                "feed": feed(feeding, ledger, stop, settings),
-                "dispatch": Dispatcher(dispatching, inbox, doors, keep).work(stop),
-                "wakes": keep_waking(looking, ledger, stop),
-                "changes": keep_confirmed(looking, ledger, stop),
-                "sweep": sweep(sweeping, ledger, stop, settings),
+            watches: dict[str, Work] = {"doors": doors.watch, "push": push.watch, "calendar": shown.watch}
+            works: dict[str, Work] = {
+                "feed": lambda: feed(feeding, ledger, stop, settings),
+                "dispatch": lambda: Dispatcher(dispatching, inbox, doors, keep).work(stop),
+                "wakes": lambda: keep_waking(watching, ledger, stop),
+                "changes": lambda: keep_confirmed(watching, ledger, stop),
+                "sweep": lambda: sweep(sweeping, ledger, stop, settings),
             }
-            async with at_work(stop, watches, works):
+            async with at_work(stop, watches, works, service.failing):
                 yield
 
     app = FastAPI(

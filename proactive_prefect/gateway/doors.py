@@ -16,6 +16,7 @@ from typing import Literal
 from ..errors import ActionError, PrefectError, SecretMissing
 from ..networks import Address, Network, read_network, within
 from ..prefect_api import PrefectApi, Refused
+from ..prefect_api.client import BUSY
 from ..prefect_api.deployments import DeployedRule, deployed_rules, deployments_mark
 from ..rules.models import WebhookRule
 from ..rules.schemes import Scheme
@@ -155,8 +156,10 @@ class Doors:
             closed = None
             try:
                 secrets = await self._secrets(found.rule)
-            except (ActionError, Refused) as error:  # this door only; while Prefect is away, all stay as they were
-                closed = error.message
+            except (ActionError, Refused) as error:
+                if isinstance(error, Refused) and error.status in BUSY - {500}:
+                    raise  # while Prefect is away, all stay as they were
+                closed = error.message  # this door only, also where it is Prefect that fails at this one secret
             callers = tuple(read_network(network) for network in found.rule.callers)
             doors[found.rule.id] = Door(found.rule, found.deployment_id, found.paused, secrets, closed, callers)
         for rule_id in doors.keys() | self._doors.keys():
@@ -185,7 +188,12 @@ class Doors:
     async def _read(self, reference: str, scheme: Scheme) -> str:
         since, secret = self._stored.get((reference, scheme), (0.0, ""))
         if not secret or time.monotonic() - since > SECRET_SECONDS:
-            secret = await read_secret(reference, scheme, self._api)
+            try:
+                secret = await read_secret(reference, scheme, self._api)
+            except Refused as refused:
+                if not secret or refused.status not in BUSY:
+                    raise
+                # What will pass closes no door: who has the right secret is let in as before.
             self._stored[reference, scheme] = (time.monotonic(), secret)
         return secret
 

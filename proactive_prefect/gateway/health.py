@@ -20,7 +20,7 @@ class Alive(BaseModel):
 
 
 class Ready(BaseModel):
-    """Prefect answers, and the webhooks are known."""
+    """Prefect answers, the webhooks are known, and what is done beside answering is being done."""
 
     status: Literal["ready"] = "ready"
     webhooks: int
@@ -34,7 +34,10 @@ async def alive() -> Alive:
 
 @router.get("/readyz", responses=documented(503))
 async def ready(service: TheService) -> Ready:
-    """Whether Prefect answered lately and the webhooks are known; 503 otherwise."""
+    """Whether Prefect answered lately, the webhooks are known and no work of the gateway fails; 503 otherwise."""
+    if service.failing:
+        said = f"what the gateway does beside answering fails: {', '.join(sorted(service.failing))}; its log says how"
+        raise HTTPException(503, said, {"Retry-After": str(RETRY_AFTER)})
     if not service.doors.ready:
         raise HTTPException(503, "Prefect does not answer", {"Retry-After": str(RETRY_AFTER)})
     return Ready(webhooks=len(service.doors))

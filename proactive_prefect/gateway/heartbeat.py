@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Annotated, Literal
 
@@ -53,13 +54,17 @@ async def wake(
     service: TheService,
     caller: Operator,
     wanted: WakeRequest,
-    idempotency_key: Annotated[str | None, Header(max_length=200, description="The same key again wakes once.")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(max_length=200, description="The same again, with the same key, wakes once.")
+    ] = None,
 ) -> WakeAnswer:
     """Wake heartbeats: now, or with a word to their next runs."""
+    # With what is asked for in it: the key of another request must not be taken for this one's.
+    asked = json.dumps([idempotency_key or str(uuid.uuid4()), wanted.mode, wanted.session_id, wanted.rule])
     async with service.ledger.write() as session:
         woken = await ask(
             session,
-            key=f"asked:{idempotency_key or uuid.uuid4()}",
+            key=f"asked:{asked}",
             mode=wanted.mode,
             reason=wanted.reason,
             by=caller.name,

@@ -7,6 +7,8 @@ and the scheme, so that nobody learns from an answer, or from when it comes, whi
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -146,7 +148,7 @@ class Doorway:
 async def answer_call(rule_id: str, request: Request, service: Service) -> Response:
     """The answer to one call. Raises HTTPException for one that is refused; ProactiveError in a dry run."""
     if request.scope["query_string"] and "dry_run" in request.query_params:
-        return JSONResponse(await _dry_run(rule_id, request, service))
+        return _told(await _dry_run(rule_id, request, service))
     try:
         door, raw = await _verified(rule_id, request, service)
     except _NotLetIn:
@@ -159,8 +161,9 @@ async def answer_call(rule_id: str, request: Request, service: Service) -> Respo
     try:
         made = await _read(request, service, door, raw)
         if isinstance(made, dict):
+            greeted = _told(made)
             count["greeted"] += 1
-            return JSONResponse(made)
+            return greeted
         rule = door.rule
         about = {"proactive.rule.id": rule.id, "proactive.rule.kind": rule.kind, "proactive.owner": rule.owner}
         # Only a caller who is known may tell which trace the call belongs to.
@@ -191,6 +194,14 @@ async def answer_call(rule_id: str, request: Request, service: Service) -> Respo
     return JSONResponse(known, 200 if answer.repeated or answer.outcome else 202)
 
 
+def _told(said: dict[str, Any]) -> JSONResponse:
+    """An answer with what the caller sent in it. Raises HTTPException where it holds half a character."""
+    try:
+        return JSONResponse(said)
+    except UnicodeEncodeError:
+        raise HTTPException(422, "what was sent holds half a character, which no answer can show") from None
+
+
 async def _dry_run(rule_id: str, request: Request, service: Service) -> dict[str, Any]:
     door = operators_door(service, rule_id, request)
     raw = await read_body(request, _max_body(service, door))
@@ -212,9 +223,12 @@ async def _verified(rule_id: str, request: Request, service: Service) -> tuple[D
         return known, None
     caller, refusals = bucket(address), service.settings.refusals
     if refusals and (wait := service.rates.look(refusals, "refused", caller)):
-        raise HTTPException(429, "too many calls were refused", {"Retry-After": str(wait), "Connection": "close"})
-    raw = await _unproven(request, service, caller)
-    door, verdict = await doors.verify(rule_id, raw, headers, now, address)
+        raise _too_often(wait)
+    async with _unproven(request, service, caller) as raw:
+        # Again: of those that came together, as many may have been refused meanwhile.
+        if refusals and (wait := service.rates.look(refusals, "refused", caller)):
+            raise _too_often(wait)
+        door, verdict = await doors.verify(rule_id, raw, headers, now, address)
     if door is None or verdict != "verified":
         service.refused += 1
         if refusals:
@@ -227,7 +241,13 @@ async def _verified(rule_id: str, request: Request, service: Service) -> tuple[D
     return door, raw
 
 
-async def _unproven(request: Request, service: Service, caller: str) -> bytes:
+def _too_often(wait: int) -> HTTPException:
+    return HTTPException(429, "too many calls were refused", {"Retry-After": str(wait), "Connection": "close"})
+
+
+@contextlib.asynccontextmanager
+async def _unproven(request: Request, service: Service, caller: str) -> AsyncIterator[bytes]:
+    """The body of a call that may be anybody's, which counts as held until the block, which verifies it, ends."""
     largest, held = service.doors.largest(service.settings.max_body), 0
 
     def hold(size: int) -> None:
@@ -241,7 +261,7 @@ async def _unproven(request: Request, service: Service, caller: str) -> bytes:
             raise HTTPException(503, "too many calls at once", busy)
 
     try:
-        return await read_body(request, largest, hold)
+        yield await read_body(request, largest, hold)
     finally:
         service.unproven -= held
         service.unproven_of[caller] -= held

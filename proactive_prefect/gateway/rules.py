@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, cast
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query
 from pydantic import BaseModel, Field, ValidationError
 
 from ..errors import PrefectError, UnknownRule
@@ -116,10 +116,17 @@ async def resume(rule_id: _RuleId, service: TheService) -> Told:
 
 
 @router.post("/{rule_id}/run", responses=documented(401, 403, 404, 502, 503), dependencies=[Depends(operator)])
-async def run_now(rule_id: _RuleId, service: TheService) -> Told:
+async def run_now(
+    rule_id: _RuleId,
+    service: TheService,
+    idempotency_key: Annotated[
+        str | None, Header(min_length=1, max_length=200, description="Asked twice, run once.")
+    ] = None,
+) -> Told:
     """Run it now, as a run of its own."""
     deployment_id, _ = await _deployed(service, rule_id)
-    made = await create_run(service.looking, deployment_id, idempotency_key=f"trigger {uuid4()}")
+    key = f"trigger {rule_id} {idempotency_key or uuid4()}"
+    made = await create_run(service.looking, deployment_id, idempotency_key=key)
     return Told(rule=rule_id, done="triggered", run_id=str(made.id), url=run_url(str(made.id)))
 
 

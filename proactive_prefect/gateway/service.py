@@ -24,7 +24,8 @@ from .samples import Samples
 class Service:
     """One running gateway.
 
-    What is dispatched has a connection to Prefect of its own, so that looking never waits behind a burst of it.
+    `looking` is for who asks and waits for the answer. What is done beside has connections to Prefect of its own, so
+    that nobody waits behind a burst of it.
     """
 
     settings: Settings
@@ -47,6 +48,8 @@ class Service:
     refused: int = 0
     """Calls for an unknown webhook or with a wrong secret, since the start."""
     samples: Samples = field(default_factory=Samples)
+    failing: set[str] = field(default_factory=set)
+    """What is to be done beside answering, and failed a moment ago."""
 
 
 async def service(request: Request) -> Service:  # sync ones go through a thread each time

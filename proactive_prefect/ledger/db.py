@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from ..cursors import close_failed_cursors
@@ -53,25 +53,28 @@ class Ledger:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._writers, self._readers = _sqlite_engines(url) if self.is_sqlite else _postgres_engines(url)
+        self._untold = () if self.is_sqlite else _asyncpgs_errors()
         self._written = asyncio.Condition()
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        """A session that only reads, all from one snapshot."""
-        async with AsyncSession(self._readers, expire_on_commit=False) as session:
-            yield session
+        """A session that only reads, all from one snapshot. Raises SQLAlchemyError or OSError where that fails."""
+        with self._as_sqlalchemys():
+            async with AsyncSession(self._readers, expire_on_commit=False) as session:
+                yield session
 
     @contextlib.asynccontextmanager
     async def write(self, *, tell: bool = True) -> AsyncIterator[AsyncSession]:
         """A session for one transaction: committed, durably, at the end of the block; nothing of it if that raises.
 
         Not one inside another: the inner one would wait for the outer one, which waits for it. `tell` False wakes
-        none of those who wait for writes: what is written is nothing to them.
+        none of those who wait for writes: what is written is nothing to them. Raises as `read`.
         """
-        async with AsyncSession(self._writers, expire_on_commit=False) as session, session.begin():
-            yield session
-            for finish in session.info.get(AT_END, ()):
-                await finish(session)
+        with self._as_sqlalchemys():
+            async with AsyncSession(self._writers, expire_on_commit=False) as session, session.begin():
+                yield session
+                for finish in session.info.get(AT_END, ()):
+                    await finish(session)
         if tell:
             async with self._written:
                 self._written.notify_all()
@@ -96,6 +99,14 @@ class Ledger:
         """Close every connection."""
         await self._writers.dispose()
         await self._readers.dispose()
+
+    @contextlib.contextmanager
+    def _as_sqlalchemys(self) -> Iterator[None]:
+        """asyncpg's errors as SQLAlchemy's, which lets them through where a connection is refused: all expect those."""
+        try:
+            yield
+        except self._untold as error:
+            raise OperationalError(None, None, error) from error
 
     async def _migrate(self) -> None:
         await migrate(self._writers, self._file)
@@ -172,6 +183,13 @@ def _prepare(engine: AsyncEngine, begin: str, query_only: str) -> None:
     @event.listens_for(engine.sync_engine, "begin")
     def begin_transaction(connection: Any) -> None:
         connection.exec_driver_sql(begin)
+
+
+def _asyncpgs_errors() -> tuple[type[Exception], ...]:
+    # A quarter of a second, which a ledger in a file need not spend.
+    import asyncpg  # type: ignore[import-untyped]
+
+    return (asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def _postgres_engines(url: URL) -> tuple[AsyncEngine, AsyncEngine]:

@@ -24,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 
 from ..errors import PrefectError, PrefectUnreachable
 from ..settings import Settings
+from .links import without_userinfo
 
 _LONGEST = 900.0  # seconds for one call, however busy the server is
 _AWAY = wait_random_exponential(multiplier=0.2, max=5)
@@ -46,9 +47,10 @@ class Busy(Refused):
 class PrefectApi:
     """An open connection to the Prefect API. `client` is Prefect's own, for what it does well by itself."""
 
-    def __init__(self, client: PrefectClient, settings: Settings) -> None:
+    def __init__(self, client: PrefectClient, settings: Settings, within: float | None = None) -> None:
         self.client = client
-        self.url = str(client.api_url)
+        # For people and logs: Prefect's client keeps the credentials that may be in it.
+        self.url = without_userinfo(str(client.api_url))
         self.concurrency = settings.api_concurrency
         self.longest = max(_LONGEST, settings.api_patience)
         """Seconds for one call, however busy the server is."""
@@ -56,6 +58,7 @@ class PrefectApi:
         """Who creates runs together with others, by deployment."""
         self._turn = asyncio.Semaphore(self.concurrency)
         self._patience = settings.api_patience
+        self._within = within
         self._answered = time.monotonic()
         current = get_settings_context()
         # Prefect's own way to change a setting validates all of them, which takes 70 ms.
@@ -86,6 +89,7 @@ class PrefectApi:
 
     async def call(self, method: Any, path: Any, *, json: Any = None, params: Any = None) -> Any:
         """Make one call, in turn; again and again while Prefect is busy, or away for less than the patience set."""
+        began = time.monotonic()
         attempts = AsyncRetrying(
             stop=self._is_away,
             wait=_pause,
@@ -96,6 +100,8 @@ class PrefectApi:
             async for attempt in attempts:
                 with attempt:
                     async with self._turn:
+                        if self._within is not None and self._silent_since(began) >= self._within:
+                            raise httpx.ReadTimeout("nobody was answered while this call waited for its turn")
                         try:
                             with self._without_retries():
                                 response = await self.client.request(method, path, json=json, params=params)
@@ -117,16 +123,22 @@ class PrefectApi:
 
     def _is_away(self, attempt: RetryCallState) -> bool:
         """Whether nothing has come back for too long. A server that answers, if only that it is busy, is not away."""
-        now = time.monotonic()
-        silent = now - max(attempt.start_time, self._answered)
-        return silent >= self._patience or now - attempt.start_time >= self.longest
+        silent = self._silent_since(attempt.start_time)
+        return silent >= self._patience or time.monotonic() - attempt.start_time >= self.longest
+
+    def _silent_since(self, began: float) -> float:
+        """Seconds for which nothing has come back to a call that began then, nor to any other."""
+        return time.monotonic() - max(began, self._answered)
 
 
 @asynccontextmanager
-async def connect(settings: Settings | None = None) -> AsyncIterator[PrefectApi]:
-    """Open the Prefect API that Prefect's own settings name (`PREFECT_API_URL`, profile, Cloud key)."""
-    async with get_client() as client:
-        yield PrefectApi(client, settings or Settings())
+async def connect(settings: Settings | None = None, *, within: float | None = None) -> AsyncIterator[PrefectApi]:
+    """Open the Prefect API that Prefect's own settings name (`PREFECT_API_URL`, profile, Cloud key).
+
+    `within`: seconds that the server may say nothing to one try, for callers who wait; else as long as Prefect allows.
+    """
+    async with get_client(httpx_settings={"timeout": httpx.Timeout(within)} if within else None) as client:
+        yield PrefectApi(client, settings or Settings(), within)
 
 
 def gap(tries: int) -> float:

@@ -54,6 +54,24 @@ async def test_the_same_key_wakes_once(settings: Settings) -> None:
         assert metrics["event_counts"]["heartbeat"]["heartbeat_woken"] == 1
 
 
+async def test_the_same_key_for_something_else_wakes_that_too(settings: Settings) -> None:
+    """A key that was used before keeps nobody from a wake that was not asked for yet."""
+    asked: list[dict[str, Any]] = [
+        {"mode": "now", "rule": "watch"},
+        {"mode": "now", "rule": "mine"},
+        {"mode": "next", "rule": "watch"},
+        {"mode": "next", "session_id": "s1"},
+    ]
+    async with serving(settings) as (app, client):
+        rules: list[list[str]] = []
+        for body in (*asked, *asked):
+            answer = await client.post(WAKE, json=body, headers={"Idempotency-Key": "one"})
+            assert (answer.status_code, answer.json()["mode"]) == (202, body["mode"])
+            rules.append(answer.json()["rules"])
+        assert rules == [["watch"], ["mine"], ["watch"], ["mine", "watch"]] * 2
+        assert len(await waits(app.state.service.ledger)) == 5
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

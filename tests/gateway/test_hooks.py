@@ -16,7 +16,7 @@ import pytest
 
 from proactive_prefect.prefect_api import PrefectApi
 from tests.conftest import Server, stop
-from tests.gateway.conftest import BLOCK_SECRET, ENV_SECRET, HOOKS, Gateway, fresh, settled, start_gateway
+from tests.gateway.conftest import BLOCK_SECRET, ENV_SECRET, HOOKS, TOKEN, Gateway, fresh, settled, start_gateway
 from tests.support import wait_until
 
 PROBLEM = "application/problem+json"
@@ -323,3 +323,12 @@ def test_every_webhook_of_the_tests_is_known(gateway: Gateway) -> None:
     """Generated secrets exist as soon as the rule is known, before any call."""
     generated = {rule["id"] for rule in HOOKS if "secret" not in rule}
     assert generated <= {file.name for file in (gateway.home / "webhook-secrets").iterdir()}
+
+
+@pytest.mark.parametrize("rule_id", ["plain", "asked", "bundled", "shaped", "github"])
+def test_a_dry_run_of_half_a_character_is_refused_with_the_reason(rule_id: str, http: httpx.Client) -> None:
+    """JSON can name half a surrogate pair, and no answer can show it: a problem document, and no failure."""
+    body = json.dumps({"go": True, "repo": "\ud83d", "user": "\ude00"})
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json", "X-Event": "push"}
+    answer = http.post(f"/hooks/{rule_id}?dry_run", content=body, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, PROBLEM), answer.text

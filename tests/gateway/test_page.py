@@ -349,6 +349,29 @@ async def test_a_list_that_is_drawn_anew_keeps_the_focus(shown: tuple[Page, Hear
     await expect(button).to_be_focused()
 
 
+async def test_a_click_that_was_not_answered_and_the_next_are_one_run(shown: tuple[Page, Heard]) -> None:
+    """While nobody knows what became of *run now*, another click asks for the same run; after that, for a new one."""
+    tab, _ = shown
+    keys: list[str] = []
+    tab.on(
+        "request", lambda one: keys.append(one.headers["idempotency-key"]) if one.url.endswith("/disk/run") else None
+    )
+    button = tab.locator('[data-rule="disk"]').get_by_role("button", name="Run now")
+    for count in (1, 2):  # Prefect is away: 503
+        async with tab.expect_response("**/disk/run") as answered:
+            await button.click()
+        assert ((await answered.value).status, len(keys)) == (503, count)
+    told = json.dumps({"rule": "disk", "done": "triggered", "run_id": "r", "url": None})
+    await tab.route("**/disk/run", lambda route: route.fulfill(body=told, content_type="application/json"))
+    for _ in range(2):
+        async with tab.expect_response("**/disk/run") as answered:
+            await button.click()
+        assert (await answered.value).status == 200
+        await expect(tab.get_by_text("disk runs now").first).to_be_visible()
+    assert len(keys) == 4
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
 async def test_filters_hold_for_everything(shown: tuple[Page, Heard], browser: Browser) -> None:
     """By rule, kind and outcome; they stand in the address, so that a reload keeps them."""
     tab, _ = shown

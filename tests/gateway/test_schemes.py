@@ -124,6 +124,9 @@ def test_slacks_challenge_is_answered_and_makes_no_run(http: httpx.Client) -> No
     answer = http.post("/hooks/slack", content=body, headers=slack(body))
     assert (answer.status_code, answer.json()) == (200, {"challenge": "3eZbrw1aB10FEMAGAZd4FyFQ"})
     assert http.post("/hooks/slack", content=body, headers=JSON).status_code == 401
+    half = json.dumps({"type": "url_verification", "challenge": "\ud83d", "token": "x"})
+    answer = http.post("/hooks/slack", content=half, headers=slack(half))
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
 
 
 def test_while_a_secret_is_rotated_both_open(http: httpx.Client) -> None:

@@ -16,7 +16,8 @@ from proactive_prefect.settings import Settings
 POSTGRES = "postgresql://postgres@127.0.0.1:5432"
 
 
-async def _postgres(statement: str) -> None:
+async def postgres(statement: str) -> None:
+    """Run a statement as the server's owner, outside of any test's database."""
     connection = await asyncpg.connect(f"{POSTGRES}/postgres", timeout=5)
     try:
         await connection.execute(statement)
@@ -29,13 +30,13 @@ def postgres_url() -> Iterator[str]:
     """A fresh PostgreSQL database, dropped afterwards; skips where PostgreSQL does not answer."""
     name = f"ledger_{uuid.uuid4().hex[:12]}"
     try:
-        asyncio.run(_postgres(f"CREATE DATABASE {name}"))
+        asyncio.run(postgres(f"CREATE DATABASE {name}"))
     except (OSError, TimeoutError, asyncpg.PostgresError) as error:
         pytest.skip(f"no PostgreSQL answers at {POSTGRES}: {error}")
     try:
         yield f"{POSTGRES}/{name}"
     finally:
-        asyncio.run(_postgres(f"DROP DATABASE {name} WITH (FORCE)"))
+        asyncio.run(postgres(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
 async def _empty(url: str) -> None:

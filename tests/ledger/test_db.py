@@ -9,7 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlmodel import SQLModel
 
 from proactive_prefect.errors import InputError, ProactiveError
@@ -18,6 +18,7 @@ from proactive_prefect.ledger.log import append, read_events, read_head
 from proactive_prefect.settings import Settings
 
 from . import histories
+from .conftest import postgres
 from .writers import committed, start_writer
 
 
@@ -133,3 +134,20 @@ async def test_a_database_that_does_not_answer_is_an_error_of_one_line(tmp_path:
             pass
     assert "hunter2" not in refusal.value.message
     assert "\n" not in refusal.value.message
+
+
+async def test_a_refused_connection_is_an_error_that_all_expect(postgres_url: str, tmp_path: Path) -> None:
+    """PostgreSQL starts up, shuts down or is full: every loop over the ledger goes on by SQLAlchemy's errors alone."""
+    name = postgres_url.rpartition("/")[2]
+    async with open_ledger(Settings(home=tmp_path, database_url=postgres_url)) as ledger:
+        await postgres(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        try:
+            await postgres(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            for session in (ledger.read, ledger.write):
+                with pytest.raises(SQLAlchemyError, match="not currently accepting connections"):
+                    async with session() as opened:
+                        await read_head(opened)
+        finally:
+            await postgres(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        async with ledger.read() as opened:
+            assert (await read_head(opened)).seq >= 0

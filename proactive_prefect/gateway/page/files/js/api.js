@@ -40,10 +40,10 @@ export const get = (path, params = {}) => {
   return ask(`${path}${query.size ? `?${query}` : ""}`, { headers: HEADERS });
 };
 
-export const post = (path, body) =>
+export const post = (path, body, headers = HEADERS) =>
   ask(path, {
     method: "POST",
-    headers: body === undefined ? HEADERS : { ...HEADERS, "Content-Type": "application/json" },
+    headers: body === undefined ? headers : { ...headers, "Content-Type": "application/json" },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
 
@@ -60,7 +60,31 @@ export const latest = (since, limit) => get("api/v1/ops/scheduling/events", { si
 export const calendar = (start, end) =>
   get("api/v1/ops/calendar/events", { start: start.toISOString(), end: end.toISOString() });
 
-export const tell = (rule, what) => post(`${RULES}/${encodeURIComponent(rule)}/${what}`);
+const told = (rule, what, headers) => post(`${RULES}/${encodeURIComponent(rule)}/${what}`, undefined, headers);
+
+// By rule: the key of a click whose answer did not come. A click soon after it means the same run, which may be made.
+const unsure = new Map();
+const SOON = 120_000;
+
+async function run(rule) {
+  const before = unsure.get(rule);
+  const now = Date.now();
+  const asked = before && now - before.at < SOON ? before : { key: newKey(), at: now };
+  unsure.set(rule, asked);
+  try {
+    const said = await told(rule, "run", { ...HEADERS, "Idempotency-Key": asked.key });
+    unsure.delete(rule);
+    return said;
+  } catch (problem) {
+    if (problem.status > 0 && problem.status < 500) unsure.delete(rule);
+    throw problem;
+  }
+}
+
+// Not randomUUID, which browsers have on https and localhost alone.
+const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (one) => one.toString(16).padStart(2, "0")).join("");
+
+export const tell = (rule, what) => (what === "run" ? run(rule) : told(rule, what));
 export const resolve = (decision) => post("api/v1/proactive/missed/resolve", decision);
 const DELIVERIES = "api/v1/proactive/deliveries";
 const named = (id) => `${DELIVERIES}/${encodeURIComponent(id)}`;
