@@ -31,7 +31,7 @@ async def fetch_payload(run: FlowRun, rule: RuleBase) -> str | None:
             if delivery is None or delivery.erased_at is not None:
                 gone = "was erased from the inbox" if delivery else "is not in the inbox that this worker uses"
                 raise ActionError(f"the payload {gone} (delivery {delivery_id})", hint=_WHERE)
-            return await payload_of(session, delivery, rule.coalesce)
+            return await payload_of(session, delivery)
     except ActionError:
         raise
     except ProactiveError as error:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..ledger.db import Ledger
 from ..ledger.deliveries import Row, new_id
@@ -19,6 +21,9 @@ from ..tracing import traceparent
 from ..webhooks.coalesce import group_of
 from .doors import Door
 from .service import Service
+
+log = logging.getLogger("proactive.gateway")
+T = TypeVar("T")
 
 # On an idle machine a call is answered with its run. Where that takes longer, or others wait, it is answered without.
 ANSWER_SECONDS = 2.0
@@ -68,7 +73,7 @@ async def deliver(service: Service, door: Door, call: Call) -> Accepted:
     # One that waits for others is dispatched later; else, on an idle machine, it is a matter of a moment.
     idle = not receipt.joins and not backed_up and inbox.brisk and inbox.held <= FEW
     within = max(ends - time.monotonic(), ANSWER_SECONDS if idle or not receipt.waits else 0.0)
-    settled = await inbox.settled(receipt.id, within) if within > 0 else None
+    settled = await _seen(inbox.settled(receipt.id, within), None) if within > 0 else None
     status: Status = "accepted"
     run_id = reason = None
     if settled is not None:
@@ -78,9 +83,19 @@ async def deliver(service: Service, door: Door, call: Call) -> Accepted:
             status = settled.status
     outcome = message = None
     if rule.wait and status == "accepted" and run_id is not None:
-        outcome, message = await outcome_of(service.ledger, run_id, ends - time.monotonic())
+        look = outcome_of(service.ledger, run_id, ends - time.monotonic())
+        outcome, message = await _seen(look, (None, None))
     url = run_url(run_id) if run_id else None
     return Accepted(status, receipt.delivery_id, run_id, url, reason, outcome, message, receipt.repeated)
+
+
+async def _seen(look: Awaitable[T], unseen: T) -> T:
+    """What the look sees, or `unseen`: a caller who is told of a failure comes again, though the delivery is safe."""
+    try:
+        return await look
+    except Exception as error:  # whatever it is: what was committed stays
+        log.warning("delivery.unseen: %s", type(error).__name__)
+        return unseen
 
 
 async def outcome_of(ledger: Ledger, run_id: str, within: float) -> tuple[str | None, str | None]:

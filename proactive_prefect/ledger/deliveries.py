@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Table, TextClause, bindparam, func, select, text, tuple_, update
+from sqlalchemy import Select, Table, TextClause, bindparam, func, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -26,6 +26,7 @@ _DEFAULTS: Row = {
     "fingerprint": None,
     "group_key": None,
     "joined_id": None,
+    "take": None,
     "status": "waiting",
     "reason": "",
     "run_id": None,
@@ -37,9 +38,17 @@ _DEFAULTS: Row = {
     "erased_at": None,
 }
 _NEEDED = {name: value for name, value in _DEFAULTS.items() if value is not None}
-_COLUMNS = [column.name for column in _TABLE.c]
 _WAITING = col(Delivery.status) == "waiting"
-_CLAIMED_CHARACTERS = 32 * 1024 * 1024
+# What tells one delivery from another, and what became of it, without what its caller sent, which may be large.
+_ABOUT = [column for column in _TABLE.c if column.name not in ("headers", "payload")]
+
+CLAIMED_CHARACTERS = 32 * 1024 * 1024
+"""Of the payloads that are in a dispatcher's memory at once; one alone may be larger."""
+
+# A group is closed, however busy its senders are, before its one payload is more than a run bears.
+MOST_JOINED = 1_000
+JOINED_CHARACTERS = 8 * 1024 * 1024
+
 _CLAIMS = 0x696E626F78  # "inbox"
 
 
@@ -74,17 +83,13 @@ def make(row: Row) -> Delivery:
     return Delivery(**{**_DEFAULTS, **row})
 
 
-def row_of(delivery: Delivery) -> Row:
-    """The columns of a delivery."""
-    return {name: getattr(delivery, name) for name in _COLUMNS}
-
-
 async def insert_new(
-    session: AsyncSession, rows: Sequence[Row], same_within: Mapping[str, timedelta]
-) -> dict[str, Delivery]:
+    session: AsyncSession, rows: Sequence[Row], same_within: Mapping[tuple[str, str], timedelta]
+) -> dict[str, Row]:
     """Insert the deliveries that have not come before; for each other one, by its `id`, the one that came first.
 
-    `same_within` has the window in which an equal call counts as a repeat, by fingerprint.
+    `same_within` has the window in which an equal call counts as a repeat, by rule and fingerprint. Of those that came
+    first, headers and payload are not read.
     """
     repeats = await _equal_calls(session, rows, same_within)
     # In one order everywhere, so that two gateways that are given the same never wait for each other.
@@ -107,15 +112,15 @@ async def insert_new(
     rest = [row for row in fresh if row["id"] not in inserted]
     if rest:
         keys = [(row["rule_id"], row["delivery_id"]) for row in rest]
-        query = select(Delivery).where(tuple_(col(Delivery.rule_id), col(Delivery.delivery_id)).in_(keys))
-        first = {(one.rule_id, one.delivery_id): one for one in (await session.scalars(query)).all()}
+        query = select(*_ABOUT).where(tuple_(col(Delivery.rule_id), col(Delivery.delivery_id)).in_(keys))
+        first = {(one["rule_id"], one["delivery_id"]): one for one in await _rows(session, query)}
         repeats |= {row["id"]: first[row["rule_id"], row["delivery_id"]] for row in rest}
     return repeats
 
 
 async def _equal_calls(
-    session: AsyncSession, rows: Sequence[Row], same_within: Mapping[str, timedelta]
-) -> dict[str, Delivery]:
+    session: AsyncSession, rows: Sequence[Row], same_within: Mapping[tuple[str, str], timedelta]
+) -> dict[str, Row]:
     """The earlier delivery for each row that has a fingerprint which came within its window."""
     marked = [row for row in rows if row.get("fingerprint")]
     if not marked:
@@ -125,21 +130,40 @@ async def _equal_calls(
         for lock in sorted({zlib.crc32(f"{row['rule_id']} {row['fingerprint']}".encode()) for row in marked}):
             await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
     keys = {(row["rule_id"], row["fingerprint"]) for row in marked}
-    query = select(Delivery).where(
-        col(Delivery.fingerprint).is_not(None), tuple_(col(Delivery.rule_id), col(Delivery.fingerprint)).in_(list(keys))
+    # What is older is in nobody's window, however many equal ones were kept.
+    since = min(row["received_at"] for row in marked) - max(same_within[key] for key in keys)
+    equal = (
+        select(
+            col(Delivery.id),
+            func.row_number()
+            .over(
+                partition_by=(col(Delivery.rule_id), col(Delivery.fingerprint)),
+                order_by=col(Delivery.received_at).desc(),
+            )
+            .label("place"),
+        )
+        .where(
+            col(Delivery.fingerprint).is_not(None),
+            tuple_(col(Delivery.rule_id), col(Delivery.fingerprint)).in_(list(keys)),
+            col(Delivery.received_at) > since,
+        )
+        .subquery()
     )
-    latest: dict[tuple[str, str | None], Delivery] = {}
-    for found in (await session.scalars(query.order_by(col(Delivery.received_at)))).all():
-        latest[found.rule_id, found.fingerprint] = found
-    repeats: dict[str, Delivery] = {}
+    query = select(*_ABOUT).join(equal, col(Delivery.id) == equal.c.id).where(equal.c.place == 1)
+    latest = {(one["rule_id"], one["fingerprint"]): one for one in await _rows(session, query)}
+    repeats: dict[str, Row] = {}
     for row in marked:
         key = (row["rule_id"], row["fingerprint"])
         first = latest.get(key)
-        if first is not None and row["received_at"] - first.received_at < same_within[row["fingerprint"]]:
+        if first is not None and row["received_at"] - first["received_at"] < same_within[key]:
             repeats[row["id"]] = first
         else:
-            latest[key] = make(row)
+            latest[key] = row
     return repeats
+
+
+async def _rows(session: AsyncSession, query: Select[Any]) -> list[Row]:
+    return [dict(one) for one in (await session.execute(query)).mappings()]
 
 
 async def claim(session: AsyncSession, holder: str, now: datetime, until: datetime, limit: int) -> list[Delivery]:
@@ -158,7 +182,7 @@ async def claim(session: AsyncSession, holder: str, now: datetime, until: dateti
     size = 0
     for one, length in (await session.execute(due)).tuples():
         size += length
-        if ids and size > _CLAIMED_CHARACTERS:
+        if ids and size > CLAIMED_CHARACTERS:
             break
         ids.append(one)
     if not ids:
@@ -169,37 +193,46 @@ async def claim(session: AsyncSession, holder: str, now: datetime, until: dateti
     return list((await session.scalars(query.execution_options(populate_existing=True))).all())
 
 
-async def join_group(
-    session: AsyncSession, one: Delivery, now: datetime, window: timedelta, max_wait: timedelta
-) -> Delivery | None:
-    """Close the group of a claimed delivery, if it has been quiet for `window` or waited for `max_wait`.
+async def join_group(session: AsyncSession, one: Delivery, now: datetime, coalesce: Coalesce) -> Delivery | None:
+    """Close the group of a claimed delivery, if it has been quiet for its window, waited long enough, or is full.
 
-    Returns the first of the group, claimed, which stands for all of them from now on; None where more may come: then
-    none of them is held, until that time. Call `lock_groups` before the claim.
+    Returns the first of the group, claimed, which stands for all of them from now on, and gets what the rule says now;
+    None where more may come: then none of them is held, until that time. What a full group has no room for begins the
+    next one. Call `lock_groups` before the claim.
     """
-    query = select(Delivery).where(
+    its_group = (
         _WAITING,
         col(Delivery.rule_id) == one.rule_id,
         col(Delivery.group_key) == one.group_key,
         col(Delivery.joined_id).is_(None),
     )
-    found = await session.scalars(query.order_by(col(Delivery.id)).execution_options(populate_existing=True))
-    group = found.all()
-    if not group:  # another of them has closed it, a moment ago
+    # No payload is read: of a group that only waits there is no end to what it may hold.
+    members = select(col(Delivery.id), col(Delivery.received_at), func.length(col(Delivery.payload)))
+    found = (await session.execute(members.where(*its_group).order_by(col(Delivery.id)).limit(MOST_JOINED))).all()
+    if not found:  # another of them has closed it, a moment ago
         return None
-    received = [each.received_at for each in group]
-    due = min(min(received) + max_wait, max(received) + window)
-    if now < due:
-        for each in group:
-            each.holder, each.due_at = None, due
-        await session.flush()
+    ids: list[str] = []
+    size = 0
+    for member, _, length in found:
+        size += length
+        if ids and size > JOINED_CHARACTERS:
+            break
+        ids.append(member)
+    received = [at for _, at, _ in found]
+    full = len(ids) < len(found) or len(found) == MOST_JOINED
+    due = min(min(received) + coalesce.max_wait, max(received) + coalesce.window)
+    change = update(Delivery).execution_options(synchronize_session=False)
+    if not full and now < due:
+        await session.execute(change.where(*its_group).values(holder=None, due_at=due))
         return None
-    first = group[0]
-    for each in group[1:]:
-        each.status, each.settled_at, each.holder, each.joined_id = "joined", now, None, first.id
-    first.joined_id, first.holder, first.due_at = first.id, one.holder, one.due_at
-    await session.flush()
-    return first
+    closed = {"joined_id": ids[0], "take": coalesce.take}
+    joined = {**closed, "status": "joined", "settled_at": now, "holder": None}
+    await session.execute(change.where(*its_group, col(Delivery.id).in_(ids[1:])).values(joined))
+    claimed = {**closed, "holder": one.holder, "due_at": one.due_at}
+    await session.execute(change.where(col(Delivery.id) == ids[0]).values(claimed))
+    # Those of the claim that are left: whether they, too, have waited long enough, the next look tells.
+    await session.execute(change.where(*its_group, col(Delivery.holder) == one.holder).values(holder=None, due_at=now))
+    return await session.get(Delivery, ids[0], populate_existing=True)
 
 
 async def lock_groups(session: AsyncSession) -> None:
@@ -208,17 +241,23 @@ async def lock_groups(session: AsyncSession) -> None:
         await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
 
 
-async def payload_of(session: AsyncSession, delivery: Delivery, coalesce: Coalesce | None) -> str:
-    """What the run of a delivery gets: its payload, or what the rule takes of all that it stands for."""
-    if delivery.joined_id != delivery.id or coalesce is None:
+async def payload_of(session: AsyncSession, delivery: Delivery) -> str:
+    """What the run of a delivery gets: its payload, or what is taken of all that it stands for.
+
+    What is taken was settled when the group was closed. One that joined others gets, by itself, what it would have got
+    if it had been alone. What was erased is in nothing.
+    """
+    if delivery.take is None:
         return delivery.payload
-    query = select(col(Delivery.payload)).where(col(Delivery.joined_id) == delivery.id).order_by(col(Delivery.id))
-    return combined((await session.scalars(query)).all(), coalesce)
-
-
-def combined(payloads: Sequence[str], coalesce: Coalesce) -> str:
-    """One payload of several, which are JSON texts in the order they came. Pure."""
-    return payloads[-1] if coalesce.take == "last" else f"[{','.join(payloads)}]"
+    query = (
+        select(col(Delivery.payload))
+        .where(or_(col(Delivery.id) == delivery.id, col(Delivery.joined_id) == delivery.id))
+        .where(col(Delivery.erased_at).is_(None))
+    )
+    if delivery.take == "last":
+        last = (await session.scalars(query.order_by(col(Delivery.id).desc()).limit(1))).first()
+        return delivery.payload if last is None else last
+    return f"[{','.join((await session.scalars(query.order_by(col(Delivery.id)))).all())}]"
 
 
 async def next_due(session: AsyncSession) -> datetime | None:
@@ -273,3 +312,19 @@ async def settle(session: AsyncSession, settled: Iterable[Settled], now: datetim
 async def read_delivery(session: AsyncSession, delivery_id: str) -> Delivery | None:
     """The delivery of that `id`."""
     return await session.get(Delivery, delivery_id, populate_existing=True)
+
+
+async def what_became(session: AsyncSession, delivery_id: str) -> Settled | None:
+    """The status of the delivery of that `id`, and its run; of one that joined others, theirs. Reads no payload."""
+    wanted = delivery_id
+    while True:
+        query = select(col(Delivery.status), col(Delivery.run_id), col(Delivery.reason), col(Delivery.joined_id)).where(
+            col(Delivery.id) == wanted
+        )
+        found = (await session.execute(query)).first()
+        if found is None:
+            return None
+        status, run_id, reason, joined_id = found
+        if status != "joined" or joined_id is None:
+            return Settled(delivery_id, status, run_id, reason)
+        wanted = joined_id

@@ -34,6 +34,10 @@ ResolutionAction = Literal["approve_backfill_run", "reschedule", "delete_missed"
 _BIG_ID = BigInteger().with_variant(Integer, "sqlite")
 
 
+def _index_of_some(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
+
+
 class Occurrence(SQLModel, table=True):
     """One due moment of one rule, and what became of it: computed from its runs and its resolution, in one place.
 
@@ -181,32 +185,12 @@ class Delivery(SQLModel, table=True):
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("rule_id", "delivery_id", name="uq_deliveries_rule_id_delivery_id"),
-        Index(
-            "ix_deliveries_waiting",
-            "due_at",
-            postgresql_where=text("status = 'waiting'"),
-            sqlite_where=text("status = 'waiting'"),
+        _index_of_some("ix_deliveries_waiting", "due_at", where="status = 'waiting'"),
+        _index_of_some(
+            "ix_deliveries_fingerprint", "rule_id", "fingerprint", "received_at", where="fingerprint IS NOT NULL"
         ),
-        Index(
-            "ix_deliveries_fingerprint",
-            "rule_id",
-            "fingerprint",
-            postgresql_where=text("fingerprint IS NOT NULL"),
-            sqlite_where=text("fingerprint IS NOT NULL"),
-        ),
-        Index(
-            "ix_deliveries_group",
-            "rule_id",
-            "group_key",
-            postgresql_where=text("group_key IS NOT NULL"),
-            sqlite_where=text("group_key IS NOT NULL"),
-        ),
-        Index(
-            "ix_deliveries_joined_id",
-            "joined_id",
-            postgresql_where=text("joined_id IS NOT NULL"),
-            sqlite_where=text("joined_id IS NOT NULL"),
-        ),
+        _index_of_some("ix_deliveries_group", "rule_id", "group_key", where="group_key IS NOT NULL"),
+        _index_of_some("ix_deliveries_joined_id", "joined_id", where="joined_id IS NOT NULL"),
         Index("ix_deliveries_received_at", "received_at"),
     )
     id: str = Field(sa_column=Column(Text, primary_key=True))
@@ -223,6 +207,8 @@ class Delivery(SQLModel, table=True):
     """Of a webhook that coalesces: which deliveries belong together."""
     joined_id: str | None = Field(default=None, sa_column=Column(Text))
     """The delivery whose run this one is part of; its own id for the one that stands for the others."""
+    take: str | None = Field(default=None, sa_column=Column(Text))
+    """Of a group that was closed: all or last, as its rule said then, whatever the rule says by now."""
     status: str = Field(default="waiting", sa_column=Column(Text, nullable=False))
     """waiting, dispatched (it has its run), skipped (its run says why), joined (it is part of another one's run), or
     undeliverable (`reason` says why it can have no run)."""

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from ..errors import InputError
 from ..ledger.columns import clean_json
 from ..ledger.db import Ledger
-from ..ledger.deliveries import Row, Status, insert_new, new_id, read_delivery
-from ..ledger.delivery_log import erase, find_delivery
+from ..ledger.deliveries import Row, Status, insert_new, new_id, payload_of, what_became
+from ..ledger.delivery_log import Glance, erase, find_delivery
 from ..ledger.tables import Delivery
 from ..prefect_api.links import run_url
 
@@ -57,27 +57,28 @@ class Found(BaseModel):
     erased: int
 
 
-def card(delivery: Delivery, stands: Delivery | None = None) -> DeliveryCard:
-    """The delivery at a glance. `stands` is the one that stands for it, where it joined others."""
-    return DeliveryCard.model_validate(_card(delivery, stands))
+def card(delivery: Delivery | Glance) -> DeliveryCard:
+    """The delivery at a glance."""
+    return DeliveryCard.model_validate(_card(delivery, delivery.run_id))
 
 
 async def detail(ledger: Ledger, name: str) -> DeliveryDetail:
     """All of a delivery, by its id or its sender's. Raises InputError where there is none."""
     async with ledger.read() as session:
         delivery = await _find(session, name)
-        stands = await read_delivery(session, delivery.joined_id) if delivery.joined_id else None
+        became = await what_became(session, delivery.id)  # of one that joined others, their run
     headers = {
         name: REDACTED if _SENSITIVE.search(name) else value for name, value in json.loads(delivery.headers).items()
     }
     more = {"headers": headers, "payload": clean_json(json.loads(delivery.payload))}  # as far as it can be shown
-    return DeliveryDetail.model_validate(_card(delivery, stands) | more)
+    return DeliveryDetail.model_validate(_card(delivery, became.run_id if became else None) | more)
 
 
 async def replay(ledger: Ledger, name: str) -> DeliveryCard:
     """Accept a delivery once more, as a new one that is dispatched at once; `when` and `coalesce` are not asked again.
 
-    Raises InputError where there is none, or nothing is left of it.
+    One that stands for others is replayed with all that its run got. Raises InputError where there is none, or nothing
+    is left of it.
     """
     async with ledger.write() as session:
         first = await _find(session, name)
@@ -90,7 +91,7 @@ async def replay(ledger: Ledger, name: str) -> DeliveryCard:
             "delivery_id": f"replay-{one}",
             "received_at": now,
             "headers": first.headers,
-            "payload": first.payload,
+            "payload": await payload_of(session, first),
             "due_at": now,
             "replay_of": first.id,
         }
@@ -103,9 +104,10 @@ async def take_away(ledger: Ledger, name: str) -> Found:
     """Erase what the caller of one delivery sent. Raises InputError where there is none, or it still waits."""
     async with ledger.write() as session:
         found = await _find(session, name)
-        if found.status == "waiting":
+        erased = await erase(session, await ledger.now(session), name=found.id)
+        if not erased and found.erased_at is None:
             raise InputError(f"delivery {found.id} still waits for its run, which needs what it brought")
-        return Found(erased=await erase(session, await ledger.now(session), name=found.id))
+        return Found(erased=erased)
 
 
 async def take_all_away(ledger: Ledger, rule_id: str | None, before: datetime | None) -> Found:
@@ -121,8 +123,7 @@ async def _find(session: Any, name: str) -> Delivery:
     return found
 
 
-def _card(delivery: Delivery, stands: Delivery | None) -> dict[str, Any]:
-    run_id = delivery.run_id or (stands.run_id if stands else None)
+def _card(delivery: Delivery | Glance, run_id: str | None) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "webhook": delivery.rule_id,
@@ -137,5 +138,5 @@ def _card(delivery: Delivery, stands: Delivery | None) -> dict[str, Any]:
         "settled_at": delivery.settled_at,
         "replay_of": delivery.replay_of,
         "erased_at": delivery.erased_at,
-        "payload_bytes": len(delivery.payload),
+        "payload_bytes": delivery.payload_size if isinstance(delivery, Glance) else len(delivery.payload),
     }

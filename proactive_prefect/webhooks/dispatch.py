@@ -12,27 +12,26 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import PrefectError, PrefectUnreachable
 from ..firing.atdoor import judge_calls
 from ..firing.gate import Skip
-from ..ledger.deliveries import Settled, claim, lock_groups, next_due, payload_of, put_off, settle
+from ..ledger.deliveries import Settled, claim, lock_groups, next_due, put_off, settle
 from ..ledger.delivery_log import forget
 from ..ledger.log import NewEvent, append
 from ..ledger.tables import Delivery
 from ..prefect_api import PrefectApi, Refused
 from ..prefect_api.client import BUSY, Busy, gap
 from ..prefect_api.runs import create_runs, find_runs, make_run
-from ..rules.models import WebhookRule
 from ..rules.state_names import SKIPPED
-from .coalesce import close_group
+from .coalesce import close_groups, is_open
 from .inbox import LEASE, Inbox
 from .newrun import new_run
 from .pace import Pace
+from .targets import Departures, Target, Targets
 
 log = logging.getLogger("proactive.inbox")
 
@@ -40,47 +39,29 @@ _FORGET_EVERY = 3600.0  # seconds
 _LOOK = 1.0  # seconds after which a gateway looks for deliveries that another one accepted and did not take
 _DISPATCH_SECONDS = 45.0  # well below the lease
 _PUT_OFF = timedelta(seconds=30)  # what Prefect refuses for reasons that may pass: a wrong key, say
-_GONE_AFTER = timedelta(seconds=30)  # a webhook that nobody knows may have been deployed a moment ago
+_GONE_AFTER = timedelta(seconds=30)  # that a webhook is not known: another apply may be about to deploy it again
 _PERMANENT = {400, 409, 413, 422}
-
-
-class Target(Protocol):
-    """A webhook as it is deployed now."""
-
-    @property
-    def rule(self) -> WebhookRule:
-        """The rule."""
-
-    @property
-    def deployment_id(self) -> str:
-        """Where its runs are made."""
-
-    @property
-    def paused(self) -> bool:
-        """Whether an operator paused it in Prefect."""
-
-
-class Targets(Protocol):
-    """The webhooks that are deployed now."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether they are those of now."""
-
-    def get(self, rule_id: str) -> Target | None:
-        """The webhook of that id."""
+_GONE = "the webhook is not deployed any more"
 
 
 class Dispatcher:
     """What one process gives to Prefect. `api` must not try again by itself: how often, and when, is decided here."""
 
-    def __init__(self, api: PrefectApi, inbox: Inbox, targets: Targets, keep: timedelta = timedelta(days=30)) -> None:
+    def __init__(
+        self,
+        api: PrefectApi,
+        inbox: Inbox,
+        targets: Targets,
+        keep: timedelta = timedelta(days=30),
+        gone_after: timedelta = _GONE_AFTER,
+    ) -> None:
         self.pace = Pace(api.concurrency)
         self._api = api
         self._inbox = inbox
         self._targets = targets
         self._under_way: set[asyncio.Task[None]] = set()
         self._keep = keep
+        self._departures = Departures(api, targets, gone_after)
         self._forget_at = 0.0
         self._not_before = 0.0
         self._look_at = 0.0
@@ -157,16 +138,11 @@ class Dispatcher:
             await lock_groups(session)
             now = await ledger.now(session)
             taken = await claim(session, self._inbox.holder, now, now + LEASE, limit)
-            mine: dict[str, tuple[Delivery, str]] = {}
-            for delivery in taken:
-                target = self._targets.get(delivery.rule_id)
-                coalesce = target.rule.coalesce if target else None
-                if (found := await close_group(session, delivery, coalesce, now)) is not None:
-                    mine[found.id] = (found, await payload_of(session, found, coalesce))
-        for delivery, payload in mine.values():
+            mine = await close_groups(session, taken, self._targets, now)
+        for delivery, payload in mine:  # not in the session, which would write it
             delivery.payload = payload
-        self._inbox.hold(delivery for delivery, _ in mine.values())
-        return [delivery for delivery, _ in mine.values()]
+        self._inbox.hold(delivery for delivery, _ in mine)
+        return [delivery for delivery, _ in mine]
 
     async def _dispatch(self, batch: list[Delivery]) -> None:
         by_rule: dict[str, list[Delivery]] = {}
@@ -223,13 +199,21 @@ class Dispatcher:
 
     async def _settle(self, target: Target | None, deliveries: list[Delivery]) -> list[Settled]:
         """See that each has its run; what became of those that can have one now, or never can."""
+        rule_id = deliveries[0].rule_id
         if target is None:
-            return self._gone(deliveries, "the webhook is not deployed any more")
+            gone = await self._departures.is_gone(rule_id)
+            return [Settled(one.id, "undeliverable", None, _GONE) for one in deliveries] if gone else []
+        self._departures.known(rule_id)
+        # The webhook became known after these were claimed: the next claim closes their groups.
+        if not (deliveries := [one for one in deliveries if not is_open(one)]):
+            return []
         try:
             return await self._create(target, deliveries)
         except Refused as refused:
             if refused.status == 404:
-                return self._gone(deliveries, "the webhook's deployment was deleted in Prefect")
+                # Of a proxy, it may be. Where the deployment is gone the webhook will not be known a moment later.
+                log.warning("delivery.put_off webhook=%s count=%d: %s", rule_id, len(deliveries), refused.message)
+                return []
             if refused.status not in _PERMANENT:
                 raise
             if len(deliveries) == 1:
@@ -292,11 +276,6 @@ class Dispatcher:
                 one.id: decision for one, decision in zip(asked, decisions, strict=True) if isinstance(decision, Skip)
             }
         return [skips.get(one.id) for one in deliveries]
-
-    def _gone(self, deliveries: Sequence[Delivery], why: str) -> list[Settled]:
-        now = datetime.now(UTC)
-        old = [one for one in deliveries if self._targets.ready and now - one.received_at > _GONE_AFTER]
-        return [Settled(one.id, "undeliverable", None, why) for one in old]
 
     async def _too_much(self, ids: Sequence[str], why: str, *, in_time: bool = True) -> None:
         """Prefect is busy, or away: give all back, and come again with less."""

@@ -21,7 +21,7 @@ import psutil
 
 from ..errors import ProactiveError
 from ..ledger.db import Ledger
-from ..ledger.deliveries import Row, Settled, free, holders, insert_new, make, read_delivery, row_of
+from ..ledger.deliveries import Row, Settled, free, holders, insert_new, make, what_became
 from ..ledger.tables import Delivery
 
 log = logging.getLogger("proactive.inbox")
@@ -43,7 +43,10 @@ class InboxClosed(ProactiveError):
 
 @dataclass(frozen=True)
 class Receipt:
-    """A delivery that is safe now, by its columns. `repeated`: it had come before, and this is that one."""
+    """A delivery that is safe now, by its columns. `repeated`: it had come before, and this is that one.
+
+    Of that one it has no headers and no payload.
+    """
 
     row: Row
     repeated: bool
@@ -179,7 +182,8 @@ class Inbox:
             self._committing = None
 
     async def _commit(self, calls: list[_Call]) -> None:
-        windows = {call.row["fingerprint"]: call.same_within for call in calls if call.row.get("fingerprint")}
+        marked = (call for call in calls if call.row.get("fingerprint"))
+        windows = {(call.row["rule_id"], call.row["fingerprint"]): call.same_within for call in marked}
         # While others wait that came before, these wait behind them.
         room = 0 if self.backlog else MAX_HELD - self.held
         try:
@@ -206,8 +210,8 @@ class Inbox:
         for call in calls:
             first = repeats.get(call.row["id"])
             if first is not None:
-                log.info("delivery.repeated webhook=%s id=%s", first.rule_id, first.id)
-            receipt = Receipt(call.row if first is None else row_of(first), first is not None)
+                log.info("delivery.repeated webhook=%s id=%s", first["rule_id"], first["id"])
+            receipt = Receipt(call.row if first is None else first, first is not None)
             if first is None and call.row.get("holder"):
                 delivery = receipt.delivery
                 self.hold([delivery])
@@ -219,16 +223,9 @@ class Inbox:
         self.wake.set()
 
     async def _settled_elsewhere(self, delivery_id: str) -> Settled | None:
-        wanted = delivery_id
         while True:
             async with self.ledger.read() as session:
-                one = await read_delivery(session, wanted)
-            if one is None:  # its retention ended
-                return None
-            match one.status:
-                case "waiting":
-                    await self.ledger.wait_for_write(_LOOK)
-                case "joined":  # it has what becomes of the one that stands for all of them
-                    wanted = one.joined_id or one.id
-                case status:
-                    return Settled(delivery_id, status, one.run_id, one.reason)  # type: ignore[arg-type]  # text there
+                one = await what_became(session, delivery_id)
+            if one is None or one.status != "waiting":  # None: its retention ended
+                return one
+            await self.ledger.wait_for_write(_LOOK)

@@ -11,14 +11,15 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from proactive_prefect.ledger.db import Ledger
-from proactive_prefect.ledger.deliveries import claim, combined, lock_groups, payload_of
+from proactive_prefect.ledger.deliveries import CLAIMED_CHARACTERS, MOST_JOINED, claim, insert_new, lock_groups
 from proactive_prefect.ledger.tables import Delivery
 from proactive_prefect.rules.coalesce import Coalesce
 from proactive_prefect.rules.models import WebhookRule
-from proactive_prefect.webhooks.coalesce import close_group, group_of
+from proactive_prefect.webhooks.coalesce import close_groups, group_of
 from proactive_prefect.webhooks.inbox import LEASE, Inbox
 
 from .calls import a_call
+from .dispatching import Deployed, Known, a_rule
 
 BEGAN = datetime.now(UTC) - timedelta(hours=1)
 RULE = Coalesce.model_validate({"key": "payload.repo", "window": "30s", "max_wait": "2m"})
@@ -38,13 +39,12 @@ async def arrive(ledger: Ledger, *calls: tuple[str, float], group: str = "g") ->
 
 async def look(ledger: Ledger, seconds: float, coalesce: Coalesce | None = RULE) -> dict[str, str]:
     """What a dispatcher takes at that second: by sender's id, the payload that the run gets."""
-    now, taken = at(seconds), {}
+    now, known = at(seconds), Known(Deployed(a_rule(coalesce=coalesce)))
     async with ledger.write() as session:
         await lock_groups(session)
-        for one in await claim(session, "holder", now, now + LEASE, 100):
-            if (first := await close_group(session, one, coalesce, now)) is not None:
-                taken[first.delivery_id] = await payload_of(session, first, coalesce)
-    return taken
+        claimed = await claim(session, "holder", now, now + LEASE, 100)
+        taken = await close_groups(session, claimed, known, now)
+    return {one.delivery_id: payload for one, payload in taken}
 
 
 async def status(ledger: Ledger) -> dict[str, str]:
@@ -93,10 +93,42 @@ async def test_other_keys_are_other_runs(ledger: Ledger) -> None:
 
 
 async def test_a_rule_that_coalesces_no_more_waits_no_more(ledger: Ledger) -> None:
-    """What still waits together is dispatched at the next look."""
-    await arrive(ledger, ("a", 0), ("b", 29))
-    assert list(await look(ledger, 31, None)) == ["a"]
-    assert await look(ledger, 32, None) == {}
+    """What still waits together is a run each, also if the rule coalesces again before that is there."""
+    await arrive(ledger, ("a", 0), ("b", 20))
+    assert await look(ledger, 31) == {}
+    assert await look(ledger, 50, None) == {"a": '{"n": "a"}', "b": '{"n": "b"}'}
+    assert await look(ledger, 51 + LEASE.total_seconds()) == {"a": '{"n": "a"}', "b": '{"n": "b"}'}
+
+
+async def test_a_group_is_of_so_many_at_most(ledger: Ledger) -> None:
+    """One that is full does not wait; what it has no room for begins the next one."""
+    calls = [
+        a_call(f"{number}", received_at=at(number / 1000), group_key="g", due_at=at(30), id=f"{number:06d}")
+        for number in range(MOST_JOINED + 10)
+    ]
+    async with ledger.write() as session:
+        await insert_new(session, calls, {})
+    (payload,) = (await look(ledger, 30)).values()
+    assert payload.count('"n"') == MOST_JOINED
+    assert await look(ledger, 30.5) == {}
+    (payload,) = (await look(ledger, 32)).values()
+    assert payload.count('"n"') == 10
+
+
+async def test_what_large_groups_hold_is_never_in_memory_at_once(ledger: Ledger) -> None:
+    """A claim takes as many groups as fit, and leaves the others to whoever comes next."""
+    large = '"' + "x" * (4_000_000) + '"'
+    calls = [
+        a_call(f"{group}{number}", group_key=group, received_at=at(0), due_at=at(30 + number), payload=large)
+        for group in "abcdef"
+        for number in range(2)
+    ]
+    async with ledger.write() as session:
+        await insert_new(session, calls, {})
+    first = await look(ledger, 30)
+    assert sum(len(payload) for payload in first.values()) <= CLAIMED_CHARACTERS
+    second = await look(ledger, 30)
+    assert (len(first), len(first | second)) == (4, 6)
 
 
 async def test_several_dispatchers_close_a_group_once(ledger: Ledger) -> None:
@@ -105,13 +137,6 @@ async def test_several_dispatchers_close_a_group_once(ledger: Ledger) -> None:
     found = await asyncio.gather(*(look(ledger, 100) for _ in range(6)))
     assert [list(one) for one in found if one] == [["0"]]
     assert list((await status(ledger)).values()).count("joined") == 19
-
-
-def test_the_run_gets_all_payloads_or_the_last() -> None:
-    """As the rule says."""
-    payloads = ['{"n": 1}', '"two"', "null"]
-    assert combined(payloads, Coalesce()) == '[{"n": 1},"two",null]'
-    assert combined(payloads, Coalesce(take="last")) == "null"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +160,14 @@ def test_deliveries_belong_together_by_a_value_of_theirs(key: str | None, body: 
     assert group_of(rule, BEGAN, body, {"x-event": "push"}) == group
     plain = WebhookRule.model_validate({"id": "r", "action": action})
     assert group_of(plain, BEGAN, body, {}) is None
+
+
+def test_long_keys_that_begin_alike_are_other_runs() -> None:
+    """A key is compared as a whole, however long it is; what is kept of it is short."""
+    rule = a_rule(coalesce={"key": "payload"})
+    groups = [group_of(rule, BEGAN, "x" * 5000 + end, {}) for end in ("a", "b", "a")]
+    assert groups[0] == groups[2] != groups[1]
+    assert all(group is not None and len(group) < 100 for group in groups)
 
 
 async def test_a_group_is_found_by_its_first_delivery(ledger: Ledger) -> None:

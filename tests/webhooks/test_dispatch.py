@@ -3,77 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select
-from sqlmodel import col
+import pytest
 
 from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.ledger.deliveries import Settled, settle
 from proactive_prefect.ledger.log import read_events
-from proactive_prefect.ledger.tables import Delivery
-from proactive_prefect.prefect_api import connect
-from proactive_prefect.prefect_api.address import use_api_url
-from proactive_prefect.rules.models import WebhookRule
-from proactive_prefect.settings import Settings
-from proactive_prefect.webhooks.dispatch import Dispatcher
 from proactive_prefect.webhooks.inbox import Inbox
-from tests.support import free_port, wait_until
+from tests.conftest import Server
+from tests.gateway.conftest import apply, forget
+from tests.support import wait_until
 
 from .calls import a_call, anybodys
-
-RULE = WebhookRule.model_validate({"id": "hook", "action": {"type": "python", "call": "a:b"}, "on_overlap": "allow"})
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """A webhook that runs whatever comes."""
-
-    rule: WebhookRule = RULE
-    deployment_id: str = "0c0ffee0-0000-4000-8000-000000000000"
-    paused: bool = False
+from .dispatching import Deployed, Known, a_rule, dispatching, once, rows
 
 
-class Known:
-    """The webhooks that are deployed: one, or none."""
+@pytest.fixture
+async def not_found() -> AsyncIterator[str]:
+    """A proxy whose Prefect is not behind it for a moment: it answers everything with 404, in its own words."""
 
-    def __init__(self, *known: Deployed, ready: bool = True) -> None:
-        self.ready = ready
-        self._known = {one.rule.id: one for one in known}
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 18\r\nConnection: close\r\n\r\n"
+            b"404 page not found"
+        )
+        await writer.drain()
+        writer.close()
 
-    def get(self, rule_id: str) -> Deployed | None:
-        return self._known.get(rule_id)
-
-
-@contextlib.asynccontextmanager
-async def dispatching(inbox: Inbox, known: Known, keep: timedelta = timedelta(days=1)) -> AsyncIterator[Dispatcher]:
-    """A dispatcher at work, whose Prefect does not answer."""
-    stop = asyncio.Event()
-    with use_api_url(f"http://127.0.0.1:{free_port()}/api"):
-        async with connect(Settings().model_copy(update={"api_patience": 0.0})) as api:
-            dispatcher = Dispatcher(api, inbox, known, keep)
-            work = asyncio.create_task(dispatcher.work(stop))
-            try:
-                yield dispatcher
-                assert not work.done()
-            finally:
-                stop.set()
-                await asyncio.wait_for(work, 30)
-
-
-async def rows(ledger: Ledger) -> dict[str, Delivery]:
-    async with ledger.read() as session:
-        found = (await session.scalars(select(Delivery).order_by(col(Delivery.id)))).all()
-    return {one.delivery_id: one for one in found}
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api"
+    server.close()
 
 
 async def test_while_prefect_is_away_deliveries_wait(ledger: Ledger) -> None:
     """They are tried again, ever more rarely, and nobody's when the gateway stops: another one need not wait."""
     inbox = Inbox(ledger)
-    async with dispatching(inbox, Known(Deployed())) as dispatcher:
+    async with dispatching(inbox, Known(Deployed(a_rule()))) as dispatcher:
         for number in range(3):
             await inbox.accept(a_call(str(number)))
 
@@ -89,31 +57,56 @@ async def test_while_prefect_is_away_deliveries_wait(ledger: Ledger) -> None:
     assert {one.holder for one in (await rows(ledger)).values()} == {None}
 
 
-async def test_a_delivery_whose_webhook_was_deleted_is_recorded(ledger: Ledger) -> None:
+async def test_a_delivery_whose_webhook_was_deleted_is_recorded(ledger: Ledger, prefect_server: Server) -> None:
     """Not lost without a word: it stands in the inbox and in the event log; whoever repeats it is told."""
     inbox = Inbox(ledger)
-    long_ago = datetime.now(UTC) - timedelta(hours=1)
-    first = (await inbox.accept(anybodys("old", received_at=long_ago))).delivery
-    async with dispatching(inbox, Known()):
+    first = (await inbox.accept(anybodys("old"))).delivery
+    async with dispatching(inbox, Known(), url=prefect_server.api_url, gone_after=timedelta(0)):
         told = await inbox.settled(first.id, 30)
         assert told is not None
         assert (told.status, told.run_id) == ("undeliverable", None)
         assert "not deployed" in told.reason
-        await inbox.accept(anybodys("new"))  # its webhook may have been deployed a moment ago
-
-        async def put_off() -> bool:
-            return (await rows(ledger))["new"].attempts >= 2
-
-        await wait_until(put_off, what="the new one was tried again")
-    assert {name: one.status for name, one in (await rows(ledger)).items()} == {
-        "old": "undeliverable",
-        "new": "waiting",
-    }
     async with ledger.read() as session:
         (event,) = await read_events(session)
     assert (event.event_type, event.source_ref, event.status) == ("webhook_undeliverable", "hook", "failed")
     repeat = await inbox.accept(a_call("old"))
-    assert (repeat.repeated, repeat.delivery.status) == (True, "undeliverable")
+    assert (repeat.repeated, repeat.row["status"]) == (True, "undeliverable")
+
+
+async def test_a_webhook_is_not_gone_that_was_unknown_for_a_moment(ledger: Ledger, prefect_server: Server) -> None:
+    """However long ago the call came: somebody may be about to deploy the webhook again."""
+    inbox = Inbox(ledger)
+    await inbox.accept(anybodys("old", received_at=datetime.now(UTC) - timedelta(hours=1)))
+    async with dispatching(inbox, Known(), url=prefect_server.api_url):
+        found = await once(ledger, lambda found: found["old"].attempts >= 2, "it was tried again")
+    assert found["old"].status == "waiting"
+
+
+async def test_a_webhook_is_not_gone_that_prefect_has(ledger: Ledger, prefect_server: Server) -> None:
+    """Another version deployed it, say, whose rules this one cannot read: its deliveries wait for who can."""
+    inbox = Inbox(ledger)
+    await apply("another-version", {"id": "hook"})
+    try:
+        await inbox.accept(anybodys("one"))
+        async with dispatching(inbox, Known(), url=prefect_server.api_url, gone_after=timedelta(0)):
+            await once(ledger, lambda found: found["one"].attempts and found["one"].holder is None, "it was looked at")
+        assert (await rows(ledger))["one"].status == "waiting"
+    finally:
+        await forget("another-version")
+
+
+async def test_a_webhook_is_not_gone_for_a_404_of_a_proxy(ledger: Ledger, not_found: str) -> None:
+    """Neither one that is known nor one that is not: only Prefect itself says what it has."""
+    inbox = Inbox(ledger)
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    await inbox.accept(anybodys("known", received_at=long_ago))
+    async with dispatching(inbox, Known(Deployed(a_rule())), url=not_found):
+        found = await once(ledger, lambda found: found["known"].attempts >= 2, "it was tried again")
+    assert found["known"].status == "waiting"
+    await inbox.accept(anybodys("unknown", rule_id="other", received_at=long_ago))
+    async with dispatching(inbox, Known(), url=not_found, gone_after=timedelta(0)):
+        await once(ledger, lambda found: found["unknown"].attempts and found["unknown"].holder is None, "it was tried")
+    assert (await rows(ledger))["unknown"].status == "waiting"
 
 
 async def test_nothing_is_called_deleted_before_prefect_was_asked(ledger: Ledger) -> None:

@@ -14,11 +14,13 @@ from sqlmodel import col
 
 from proactive_prefect.ledger.db import Ledger, open_ledger
 from proactive_prefect.ledger.deliveries import Settled, claim, put_off, read_delivery, settle
+from proactive_prefect.ledger.delivery_log import last_deliveries
 from proactive_prefect.ledger.tables import Delivery
 from proactive_prefect.settings import Settings
 from proactive_prefect.webhooks.inbox import LEASE, MAX_HELD, Inbox, InboxClosed
 
 from .calls import a_call, anybodys, start_gateway
+from .dispatching import queries
 
 
 async def count(ledger: Ledger) -> int:
@@ -93,6 +95,52 @@ async def test_equal_calls_without_an_id_are_one_within_the_window(ledger: Ledge
     assert await call(here, "a3", "a", 61) is False
     assert await call(there, "a4", "a", 62) is True
     assert [(await here.accept(a_call(f"none-{n}"))).repeated for n in range(2)] == [False, False]
+
+
+async def test_each_webhook_has_its_own_window(ledger: Ledger) -> None:
+    """Also where equal calls of two of them are committed together."""
+    inbox, now = Inbox(ledger), datetime.now(UTC)
+    short, long = timedelta(seconds=1), timedelta(hours=1)
+    for rule_id in ("short", "long"):
+        before = now - timedelta(minutes=1)
+        await inbox.accept(a_call("first", rule_id=rule_id, fingerprint="same", received_at=before), short)
+    calls = [
+        inbox.accept(a_call("second", rule_id=rule_id, fingerprint="same", received_at=now), window)
+        for rule_id, window in (("short", short), ("long", long))
+    ]
+    assert [receipt.repeated for receipt in await asyncio.gather(*calls)] == [False, True]
+
+
+async def test_of_equal_calls_that_are_kept_only_the_latest_is_looked_at(ledger: Ledger) -> None:
+    """However many came in a month: one row is read, found by an index, and not what its caller sent."""
+    inbox, now, window = Inbox(ledger), datetime.now(UTC), timedelta(minutes=5)
+    for number in range(20):
+        row = a_call(str(number), fingerprint="same", received_at=now - timedelta(minutes=20 - number))
+        await inbox.accept(row, timedelta(seconds=1))
+    with queries(ledger._writers) as made:
+        receipt = await inbox.accept(a_call("again", fingerprint="same", received_at=now), window)
+    assert (receipt.repeated, receipt.delivery_id) == (True, "19")
+    (query,) = made
+    assert not {"headers", "payload"} & set(query.columns)
+    async with ledger._readers.connect() as connection:
+        assert len((await connection.exec_driver_sql(query.statement, query.parameters)).all()) == 1
+        if ledger.is_sqlite:
+            plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query.statement}", query.parameters)
+            assert "(rule_id=? AND fingerprint=? AND received_at>?)" in str(plan.all())
+
+
+async def test_who_waits_reads_no_payload(ledger: Ledger) -> None:
+    """Whatever a caller sent, hundreds who wait look at it four times a second."""
+    here, there = Inbox(ledger), Inbox(ledger)
+    one = (await here.accept(a_call("one"))).delivery
+    async with ledger.write() as session:
+        await settle(session, [Settled(one.id, "dispatched", "run-1")], datetime.now(UTC))
+    with queries(ledger._readers) as made:
+        assert await there.settled(one.id, 30) == Settled(one.id, "dispatched", "run-1")
+        async with ledger.read() as session:
+            assert [found.delivery_id for found in await last_deliveries(session, 10)] == ["one"]
+    assert len(made) == 2
+    assert not [query for query in made if {"headers", "payload"} & set(query.columns)]
 
 
 async def test_two_dispatchers_never_have_the_same_delivery(ledger: Ledger) -> None:
