@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..daemon.declared import Declared, off_notice, read_declared
-from ..daemon.reach import connected, find_server
+from ..daemon.reach import connected, find_server, require_server
 from ..errors import ConfigError, InputError, UnknownRule
 from ..settings import Settings
 from .output import note
@@ -78,6 +78,7 @@ __all__ = [
     "deployed_rule",
     "find_server",
     "project_name",
+    "require_server",
     "server_settings",
     "unknown_rule",
 ]

@@ -52,10 +52,11 @@ def gateway() -> None:
     """
     from ..gateway.serve import serve
     from ..settings import Settings
-    from .context import find_server
+    from .context import find_server, require_server
 
     settings = Settings()
     find_server(settings)
+    require_server()
     serve(settings)
 
 

@@ -15,6 +15,7 @@ from .upfile import read_up_file
 if TYPE_CHECKING:
     from ..prefect_api.client import PrefectApi
 
+_HINT = "`proactive up` starts a server; PREFECT_API_URL names another."
 _FIRST_ANSWER = 3.0  # seconds: a person waits, and a server that is up answers
 
 
@@ -24,20 +25,24 @@ def find_server(settings: Settings) -> None:
         os.environ["PREFECT_API_URL"] = running["prefect_api_url"]
 
 
+def require_server() -> None:
+    """Raise PrefectUnreachable if no API is named: Prefect would start an empty server of its own in the process."""
+    if may_name_an_api():
+        from ..prefect_api.address import configured_api_url
+
+        if configured_api_url() is not None:
+            return
+    raise PrefectUnreachable("no Prefect server is running for this project", hint=_HINT)
+
+
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[PrefectApi]:
     """Prefect's API, proved to answer. Raises PrefectUnreachable within seconds if it does not, or if none is named."""
-    hint = "`proactive up` starts a server; PREFECT_API_URL names another."
-    nowhere = PrefectUnreachable("no Prefect server is running for this project", hint=hint)
-    if not may_name_an_api():
-        raise nowhere
-    from ..prefect_api.address import configured_api_url
+    require_server()
     from ..prefect_api.client import connect
 
-    if configured_api_url() is None:
-        raise nowhere
     async with connect(settings.model_copy(update={"api_patience": _FIRST_ANSWER})) as api:
         if await api.client.api_healthcheck() is not None:
-            raise PrefectUnreachable(f"no answer from the Prefect API at {api.url}", hint=hint)
+            raise PrefectUnreachable(f"no answer from the Prefect API at {api.url}", hint=_HINT)
     async with connect(settings) as api:
         yield api

@@ -238,6 +238,13 @@ def test_a_reader_that_goes_away_is_no_error(project: Path) -> None:
     assert "Error" not in done.stderr
 
 
+def test_a_gateway_without_a_server_is_refused(tmp_path: Path) -> None:
+    """Prefect would start one of its own, empty, and the ledger would take every run for deleted."""
+    done = proactive(tmp_path, "gateway")
+    assert done.returncode != 0
+    assert "no Prefect server is running for this project" in done.stderr
+
+
 def test_debug_shows_where_an_error_came_from(project: Path) -> None:
     """The traceback comes with `--debug` only."""
     assert "Traceback" not in proactive(project, "list").stderr
