@@ -47,7 +47,8 @@ async def read_depths(session: AsyncSession, now: datetime) -> Depths:
             func.count(),
             func.min(col(Occurrence.due)),
         )
-        .where(col(Occurrence.outcome).in_(OPEN), col(Occurrence.due) <= now)
+        # At work may also be what has an outcome: a failed run that somebody has Prefect run once more.
+        .where((col(Occurrence.outcome).in_(OPEN) & (col(Occurrence.due) <= now)) | col(Occurrence.running))
         .group_by(col(Occurrence.kind), col(Occurrence.outcome), col(Occurrence.running))
     )
     waiting: list[datetime] = []

@@ -26,6 +26,7 @@ from .log import mark_emitted, prune, read_events, read_head, retention_start
 from .occurrences import known_runs, ref_of
 from .reconcile import apply_runs, reconcile, reconcile_rules, to_ref
 from .tables import Event
+from .wakes import prune_wakes
 
 log = logging.getLogger("proactive.ledger")
 
@@ -152,6 +153,7 @@ class Feeder:
         if now - self._pruned > _PRUNE_EVERY:
             async with self._ledger.write() as session:
                 await prune(session, retention_start(self._settings, now))
+                await prune_wakes(session, retention_start(self._settings, now))
             self._pruned = now
 
     async def _reconcile_rules(self) -> None:

@@ -45,6 +45,12 @@ def of_deletion(ref: RunRef, outcome: Outcome, reason: str, at: datetime) -> New
     return None
 
 
+def of_return(ref: RunRef, at: datetime) -> NewEvent:
+    """A held run that was taken for deleted is in Prefect after all: it waits again."""
+    key = f"returned:{ref.run_id}:{at.isoformat()}"
+    return _event(ref, key, "missed", "missed", at, message="its run is in Prefect again")
+
+
 def _meaning(fact: StateFact) -> tuple[str, str] | None:
     match fact.type:
         case "RUNNING":

@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from .lifecycle import of_deletion, of_state, scheduled
-from .log import NewEvent, append, lock_log
-from .outcomes import RESCHEDULED, RunRef, StateFact, join, join_deletion, judge, occurrence_key
+from .lifecycle import of_deletion, of_return, of_state, scheduled
+from .log import NewEvent, append, lock_log, read_events_of_run
+from .outcomes import RESCHEDULED, RunRef, StateFact, is_over, join, join_deletion, judge, occurrence_key
 from .resolutions import resolution_of, resolve
-from .tables import OPEN, Occurrence, Run
+from .tables import OPEN, Occurrence, Resolution, Run
 from .tallies import tally_outcome
 from .wakes import wake_after
+
+_PAGE = 500  # PostgreSQL takes 32,767 parameters in a statement
 
 
 async def apply(session: AsyncSession, ref: RunRef, facts: Iterable[StateFact], *, log_since: datetime) -> Occurrence:
@@ -57,7 +59,7 @@ async def apply_deletion(session: AsyncSession, run_id: str, at: datetime, *, lo
     """Prefect has the run no more, as was noticed at `at`: a held one was so decided on."""
     await lock_log(session)
     run = await session.get(Run, run_id)
-    if run is None or run.deleted_at is not None or run.ended_at is not None:
+    if run is None or run.deleted_at is not None or is_over(run):
         return
     join_deletion(run, at)
     occurrence = await session.get_one(Occurrence, run.occurrence_id)
@@ -68,6 +70,30 @@ async def apply_deletion(session: AsyncSession, run_id: str, at: datetime, *, lo
     if event is not None and at >= log_since:
         await append(session, [event])
     await settle(session, occurrence)
+
+
+async def apply_return(session: AsyncSession, run_id: str, now: datetime) -> None:
+    """Prefect has a run again that was taken for deleted, as by a look at another server: that was no decision."""
+    await lock_log(session)
+    run = await session.get(Run, run_id)
+    if run is None or run.deleted_at is None:
+        return
+    noticed, run.deleted_at = run.deleted_at, None
+    occurrence = await session.get_one(Occurrence, run.occurrence_id)
+    for told in await read_events_of_run(session, occurrence.rule_id, [run_id]):
+        if told.occurred_at_utc == noticed:
+            told.key = f"{told.key} taken back {told.seq}"  # should it come to that once more, it is logged once more
+    await session.execute(
+        delete(Resolution).where(
+            col(Resolution.occurrence_id) == run.occurrence_id,
+            col(Resolution.run_id) == run_id,
+            col(Resolution.resolved_by) == "prefect",
+            col(Resolution.at) == noticed,
+        )
+    )
+    await settle(session, occurrence)
+    if occurrence.outcome == "missed":
+        await append(session, [of_return(ref_of(occurrence, run), now)])
 
 
 async def expect(
@@ -138,12 +164,23 @@ async def open_runs(session: AsyncSession) -> Sequence[Run]:
 
 async def known_runs(session: AsyncSession, run_ids: Iterable[str]) -> dict[str, tuple[Run, Occurrence]]:
     """The runs of these ids that the account has, with their occurrences."""
-    query = (
-        select(Run, Occurrence)
-        .join(Occurrence, col(Run.occurrence_id) == col(Occurrence.id))
-        .where(col(Run.run_id).in_(list(run_ids)))
-    )
-    return {run.run_id: (run, occurrence) for run, occurrence in (await session.execute(query)).tuples()}
+    wanted = list(run_ids)
+    found: dict[str, tuple[Run, Occurrence]] = {}
+    for first in range(0, len(wanted), _PAGE):
+        query = (
+            select(Run, Occurrence)
+            .join(Occurrence, col(Run.occurrence_id) == col(Occurrence.id))
+            .where(col(Run.run_id).in_(wanted[first : first + _PAGE]))
+        )
+        found |= {run.run_id: (run, occurrence) for run, occurrence in (await session.execute(query)).tuples()}
+    return found
+
+
+async def latest_runs(session: AsyncSession) -> list[str]:
+    """The ids of the runs that were due last, at most a page of them."""
+    query = select(col(Occurrence.run_id)).where(col(Occurrence.run_id).is_not(None))
+    found = await session.scalars(query.order_by(col(Occurrence.due).desc()).limit(_PAGE))
+    return [run_id for run_id in found if run_id is not None]
 
 
 def ref_of(occurrence: Occurrence, run: Run) -> RunRef:

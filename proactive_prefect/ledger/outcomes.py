@@ -117,6 +117,19 @@ def join_deletion(run: Run, at: datetime) -> None:
     run.deleted_at = min(at, run.deleted_at or at)
 
 
+def action_began(run: Run) -> datetime | None:
+    """When the action could begin. A start before a hold was only the gate's, which then held the run."""
+    if run.held_at is None:
+        return run.first_running_at
+    return run.last_running_at if run.last_running_at and run.last_running_at > run.held_at else None
+
+
+def is_over(run: Run) -> bool:
+    """Whether the run has ended, and nobody runs it once more."""
+    again = run.last_type in ("RUNNING", "PENDING", "CANCELLING") and run.deleted_at is None
+    return run.ended_at is not None and not again
+
+
 def judge(runs: Iterable[Run], resolution: Resolution | None = None, skipped_as: str | None = None) -> Verdict:
     """What became of the occurrence that these runs, which may be none, and this resolution belong to.
 
@@ -145,12 +158,11 @@ def _without_run(skipped_as: str | None) -> Verdict:
 
 
 def _of_run(run: Run) -> Verdict:
-    began = _began(run)
+    began = action_began(run)
     if run.ended_at is not None:
-        again = run.last_type in ("RUNNING", "PENDING", "CANCELLING")  # somebody runs it once more
         outcome, reason = _end(run, began)
         started = began if outcome not in ("skipped", "deleted") else None
-        return Verdict(outcome, reason, again, run.run_id, started, run.ended_at)
+        return Verdict(outcome, reason, not is_over(run), run.run_id, started, run.ended_at)
     if run.deleted_at is not None:
         return _deleted(run, began)
     if run.held_at is not None and began is None:
@@ -162,13 +174,6 @@ def _of_run(run: Run) -> Verdict:
         run_id=run.run_id,
         started_at=began,
     )
-
-
-def _began(run: Run) -> datetime | None:
-    """When the action could begin. A start before a hold was only the gate's, which then held the run."""
-    if run.held_at is None:
-        return run.first_running_at
-    return run.last_running_at if run.last_running_at and run.last_running_at > run.held_at else None
 
 
 def _end(run: Run, began: datetime | None) -> tuple[Outcome, str]:

@@ -11,7 +11,9 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy.exc import InterfaceError, OperationalError, StatementError
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, StatementError
+from sqlmodel import col
 
 from ..prefect_api import PrefectApi
 from ..prefect_api.changes import RuleRun, runs_at, runs_by_id, runs_ended, state_history
@@ -21,9 +23,9 @@ from ..settings import Settings
 from .cursors import BEGAN, RECONCILED, move, read_cursor
 from .db import Ledger
 from .log import retention_start
-from .occurrences import apply, apply_deletion, known_runs, open_runs
+from .occurrences import apply, apply_deletion, apply_return, known_runs, latest_runs, open_runs
 from .outcomes import RunRef, StateFact
-from .tables import Run
+from .tables import RuleVersion, Run
 from .versions import SeenRule, Status, note_rules
 
 log = logging.getLogger("proactive.ledger")
@@ -37,9 +39,12 @@ _AT_ONCE = 10  # runs in a transaction: on SQLite the callers of webhooks wait f
 
 
 async def reconcile(api: PrefectApi, ledger: Ledger, settings: Settings) -> int:
-    """Compare once; how many runs were behind. Raises Refused, PrefectUnreachable: then nothing is taken for read."""
+    """Compare once; how many runs were behind. Raises Refused, PrefectUnreachable: then nothing is taken for read.
+
+    Nor is it where runs are gone and the server has nothing else either that the account knows: it is another one.
+    """
     now = datetime.now(UTC)
-    await reconcile_rules(api, ledger, settings)
+    is_ours = await reconcile_rules(api, ledger, settings)
     async with ledger.read() as session:
         since = await read_cursor(session, RECONCILED) or now - FIRST_LOOK
         unsettled = {run.run_id for run in await open_runs(session)}
@@ -49,12 +54,21 @@ async def reconcile(api: PrefectApi, ledger: Ledger, settings: Settings) -> int:
     found |= {run.run_id: run for run in await runs_by_id(api, sorted(unsettled - found.keys()))}
     async with ledger.read() as session:
         known = await known_runs(session, found)
-    behind = [run for run in found.values() if _differs(run, known[run.run_id][0] if run.run_id in known else None)]
+        latest = await latest_runs(session)
+    gone = sorted(unsettled - found.keys())
+    if gone and not (known or is_ours or await runs_by_id(api, latest)):
+        log.warning("ledger.stranger open=%d: Prefect knows no run and no rule of this ledger", len(gone))
+        return 0
+    for run_id, (run, _) in known.items():
+        if run.deleted_at is not None:
+            async with ledger.write() as session:
+                await apply_return(session, run_id, now)
+    behind = [one for one in found.values() if _differs(one, known[one.run_id][0] if one.run_id in known else None)]
     for first in range(0, len(behind), _BATCH):
         some = behind[first : first + _BATCH]
-        histories = [(to_ref(run), await state_history(api, run.run_id)) for run in some]
+        histories = [(to_ref(one), await state_history(api, one.run_id)) for one in some]
         await apply_runs(ledger, histories, settings)
-    for run_id in sorted(unsettled - found.keys()):
+    for run_id in gone:
         async with ledger.write() as session:
             await apply_deletion(session, run_id, now, log_since=retention_start(settings, now))
     async with ledger.write() as session:
@@ -66,13 +80,18 @@ async def reconcile(api: PrefectApi, ledger: Ledger, settings: Settings) -> int:
     return len(behind)
 
 
-async def reconcile_rules(api: PrefectApi, ledger: Ledger, settings: Settings) -> None:
-    """Note what the rules are now. Raises Refused, PrefectUnreachable."""
+async def reconcile_rules(api: PrefectApi, ledger: Ledger, settings: Settings) -> bool:
+    """Note what the rules are now; whether the account knew one of them, as deployed there, before.
+
+    Raises Refused, PrefectUnreachable.
+    """
     now = datetime.now(UTC)
     seen = [_seen(found) for found in await read_deployments(api) if found.is_a_rule]
     async with ledger.write() as session:
         looked = await read_cursor(session, RECONCILED)
+        known = set((await session.scalars(select(col(RuleVersion.deployment_id)).distinct())).all())
         await note_rules(session, seen, now, log_since=retention_start(settings, now), looked=looked)
+    return any(rule.deployment_id in known for rule in seen)
 
 
 async def apply_runs(ledger: Ledger, told: Sequence[tuple[RunRef, Sequence[StateChange]]], settings: Settings) -> None:
@@ -85,7 +104,8 @@ async def _apply_some(ledger: Ledger, told: Sequence[tuple[RunRef, Sequence[Stat
     try:
         await _apply_all(ledger, told, settings)
     except (StatementError, ValueError) as error:
-        if isinstance(error, (OperationalError, InterfaceError)):
+        broken = isinstance(error, DBAPIError) and error.connection_invalidated
+        if broken or isinstance(error, (OperationalError, InterfaceError)):
             raise  # the database is away: all of it comes again
         if len(told) == 1:
             log.error("ledger.refused run=%s: %s", told[0][0].run_id, type(error).__name__)
@@ -115,6 +135,7 @@ def to_ref(run: RuleRun) -> RunRef:
         created=run.created,
         delivery_id=run.delivery_id,
         origin=run.origin,
+        session_id=run.session_id,
     )
 
 

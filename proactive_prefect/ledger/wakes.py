@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -43,7 +43,10 @@ async def ask(
     None where no such heartbeat is active.
     """
     await lock_log(session)
-    asked = (await session.scalars(select(Wake).where(col(Wake.key) == key))).all()
+    # By rule, since the index of the keys is: whoever writes waits for this.
+    heartbeats = select(col(RuleVersion.rule_id)).where(col(RuleVersion.kind) == "heartbeat")
+    found = select(Wake).where(col(Wake.rule_id).in_(heartbeats), col(Wake.key) == key)
+    asked = (await session.scalars(found)).all()
     if asked:
         return list(asked)
     now = datetime.now(UTC)
@@ -89,12 +92,16 @@ async def wake_after(session: AsyncSession, logged: Iterable[Event]) -> None:
 async def waiting(session: AsyncSession) -> Sequence[tuple[Wake, Run | None]]:
     """Every wake that no run began with yet, oldest first, with what the account knows of the run that carries it."""
     query = (
-        select(Wake, Run)
-        .outerjoin(Run, col(Run.run_id) == col(Wake.run_id))
-        .where(col(Wake.delivered_at).is_(None))
-        .order_by(col(Wake.id))
+        select(Wake, Run).outerjoin(Run, col(Run.run_id) == col(Wake.run_id)).where(col(Wake.delivered_at).is_(None))
     )
-    return [(wake, run) for wake, run in (await session.execute(query)).tuples()]
+    found = [(wake, run) for wake, run in (await session.execute(query)).tuples()]
+    # In order here: SQLite would go through all that there ever were, since their ids are in order.
+    return sorted(found, key=lambda one: one[0].id or 0)
+
+
+async def prune_wakes(session: AsyncSession, before: datetime) -> None:
+    """Take away the wakes that were delivered before `before`."""
+    await session.execute(delete(Wake).where(col(Wake.delivered_at) < before))
 
 
 def _mode(rule: RuleBase) -> Literal["now", "next", "off"]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, assert_never
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -184,7 +184,11 @@ async def _absent(session: AsyncSession, rule_id: str, at: datetime, length: tim
             return _no(rule_id, at, "disabled", f"the rule was switched off, since {_utc(version.since)}")
         case "unseen":
             return _no(rule_id, at, "unrecorded", "the rule was changed then while nobody looked: it is not known")
-    rule = from_snapshot(version.snapshot)
+    try:
+        rule = from_snapshot(version.snapshot)
+    except ValidationError:
+        text = f"no run at that time is known; the rule as it was since {_utc(version.since)} cannot be read any more"
+        return _no(rule_id, at, "unrecorded", text)
     timing = rule.timing
     if timing is None:
         return _no(rule_id, at, "no_call", "no accepted call of the webhook at that time is known")

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, update
 
 from ..errors import PrefectError
 from ..ledger.db import Ledger
 from ..ledger.leases import hold, release
-from ..ledger.tables import Occurrence, Run, Wake
+from ..ledger.outcomes import action_began
+from ..ledger.tables import Run, Wake
 from ..ledger.versions import latest_versions
 from ..ledger.wakes import waiting
 from ..prefect_api import PrefectApi, Refused
@@ -37,6 +37,7 @@ _LEASE_LENGTH = timedelta(seconds=30)
 _LOOK = 2.0  # seconds between two looks for what other processes asked for
 _LOOK_FOR_RUNS = 10.0
 _AFTER_FAILURE = 5.0
+_PAGE = 500
 
 
 async def keep_waking(api: PrefectApi, ledger: Ledger, stop: asyncio.Event) -> None:
@@ -65,7 +66,7 @@ class _Waker:
     async def bring_all(self) -> bool:
         """One pass; whether something waits for Prefect to have a run that it can be brought to."""
         async with self._ledger.read() as session:
-            found = [(wake, await _stand(session, wake, run)) for wake, run in await waiting(session)]
+            found = [(wake, _stand(wake, run)) for wake, run in await waiting(session)]
         found = await self._without_gone_runs(found)
         if all(stand == "carried" for _, stand in found):
             return False
@@ -96,26 +97,23 @@ class _Waker:
         return [(wake, "lost" if stand == "carried" and wake.run_id not in there else stand) for wake, stand in found]
 
 
-async def _stand(session: AsyncSession, wake: Wake, run: Run | None) -> str:
+def _stand(wake: Wake, run: Run | None) -> str:
     """Where a wake stands: free (no run carries it), carried, began (its run did), or lost (its run never will)."""
     if wake.run_id is None:
         return "free"
     if run is None:  # for the future, or not heard of yet
         return "carried"
-    occurrence = await session.get_one(Occurrence, run.occurrence_id)
-    if run.deleted_at is not None and run.first_running_at is None:
+    began = action_began(run)  # not where the run was only the gate's, which then held it
+    if run.ended_name == SKIPPED or (began is None and (run.ended_at or run.deleted_at) is not None):
         return "lost"
-    if run.ended_name == SKIPPED or (run.ended_at is not None and run.first_running_at is None):
-        return "lost"
-    if run.first_running_at is not None and occurrence.outcome not in ("missed", "skipped"):
-        return "began" if run.ended_at is not None or _past_the_gate(run) else "carried"
-    return "carried"
+    if began is None:
+        return "carried"
+    return "began" if run.ended_at is not None or _past_the_gate(began) else "carried"
 
 
-def _past_the_gate(run: Run) -> bool:
+def _past_the_gate(began: datetime) -> bool:
     # The gate, the run's first step, may still skip it; it never takes so long.
-    began = run.first_running_at
-    return began is not None and datetime.now(UTC) - began > timedelta(seconds=30)
+    return datetime.now(UTC) - began > timedelta(seconds=30)
 
 
 async def _settle(ledger: Ledger, found: Sequence[tuple[Wake, str]]) -> None:
@@ -172,4 +170,6 @@ async def _bring(api: PrefectApi, ledger: Ledger, rule_id: str, wakes: Sequence[
 
 async def _note(ledger: Ledger, wakes: Sequence[Wake], **values: object) -> None:
     async with ledger.write() as session:
-        await session.execute(update(Wake).where(col(Wake.id).in_([wake.id for wake in wakes])).values(**values))
+        for first in range(0, len(wakes), _PAGE):
+            ids = [wake.id for wake in wakes[first : first + _PAGE]]
+            await session.execute(update(Wake).where(col(Wake.id).in_(ids)).values(**values))

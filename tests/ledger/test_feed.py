@@ -22,7 +22,7 @@ from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.ledger.feed import feed
 from proactive_prefect.ledger.log import append, read_events, read_head
 from proactive_prefect.ledger.reconcile import reconcile
-from proactive_prefect.ledger.tables import Event, Occurrence, Resolution, Run
+from proactive_prefect.ledger.tables import Event, Occurrence, Resolution, Run, Wake
 from proactive_prefect.ledger.why import why
 from proactive_prefect.prefect_api import PrefectApi, connect
 from proactive_prefect.prefect_api.deployments import read_deployments
@@ -340,6 +340,22 @@ async def test_old_news_is_logged_and_not_given_to_prefect(ledger: Ledger, rules
         await wait_until(noted, what="both events are dealt with", timeout=SOON)
         await wait_until(lambda: given(rules.api, rules.id("beat")), what="Prefect has an event", timeout=SOON)
     assert await given(rules.api, rules.id("beat")) == ["proactive.heartbeat_completed"]
+
+
+async def test_wakes_that_were_delivered_long_ago_are_taken_away(ledger: Ledger, prefect_server: Server) -> None:
+    """Those that wait stay however long, and the others as long as the log's events."""
+    long_ago, lately = datetime.now(UTC) - timedelta(days=40), datetime.now(UTC) - timedelta(days=1)
+    async with ledger.write() as session:
+        for key, delivered in (("old", long_ago), ("new", lately), ("waiting", None)):
+            wake = {"rule_id": "beat", "key": key, "mode": "next", "reason": "because", "asked_at": long_ago}
+            session.add(Wake(**wake, delivered_at=delivered))
+
+    async def left() -> bool:
+        async with ledger.read() as session:
+            return set((await session.scalars(select(col(Wake.key)))).all()) == {"new", "waiting"}
+
+    async with feeding(ledger):
+        await wait_until(left, what="the old wake is gone", timeout=SOON)
 
 
 async def test_nothing_of_ours_is_taken_for_prefects(ledger: Ledger, rules: Rules) -> None:

@@ -33,7 +33,7 @@ async def tell(ledger: Ledger, ref: RunRef, facts: list[StateFact]) -> Occurrenc
 
 async def account(ledger: Ledger) -> dict[str, Any]:
     """All that the ledger says, without what depends on when it was written."""
-    leave_out = {"id", "recorded_at", "occurrence_id", "seq", "origin_id"}
+    leave_out = {"id", "recorded_at", "occurrence_id", "seq", "origin_id", "revision"}
     found: dict[str, Any] = {}
     async with ledger.read() as session:
         tables: tuple[type[SQLModel], ...] = (Occurrence, Run, Resolution, Event)
@@ -172,6 +172,19 @@ async def test_a_run_that_was_deleted_in_prefect(
         events = await read_events(session)
         assert events[-1].event_type == event
         assert [one.event_type for one in events].count(event) == 1
+
+
+@pytest.mark.parametrize(("ended", "wanted"), [("FAILED/Failed", "failed"), ("CRASHED/Crashed", "unknown")])
+async def test_a_run_that_was_deleted_while_it_ran_once_more_is_over(ledger: Ledger, ended: str, wanted: str) -> None:
+    """It does not run for ever, and is not looked for any more; what it had come to before stands."""
+    again = ("SCHEDULED/AwaitingRetry", "RUNNING/Running")
+    assert (await tell(ledger, a_run(), story(a_run(), *TOLD[:3], ended, *again))).running
+    async with ledger.write() as session:
+        await apply_deletion(session, "run-1", NOON + timedelta(minutes=1), log_since=LONG_AGO)
+    async with ledger.read() as session:
+        occurrence = (await session.scalars(select(Occurrence))).one()
+        assert (occurrence.outcome, occurrence.running) == (wanted, False)
+        assert await open_runs(session) == []
 
 
 async def test_an_expected_occurrence_waits_for_its_run(ledger: Ledger) -> None:

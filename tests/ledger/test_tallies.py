@@ -95,22 +95,25 @@ async def test_a_ledger_from_before_is_counted_when_it_is_brought_up_to_date(led
 
 
 async def test_what_waits_is_told_by_kind(ledger: Ledger) -> None:
-    """Held, due, and at work; what is for the future is none of them."""
-    held, due, busy, future = (
+    """Held, due, and at work, also once more after a failure; what is for the future is none of them."""
+    held, due, busy, again, future = (
         a_run("held"),
         a_run("due", rule_id="a"),
         a_run("busy", rule_id="b", kind="cron"),
+        a_run("again", rule_id="d", kind="skill"),
         a_run("future", rule_id="c", due=NOON + timedelta(hours=3)),
     )
     await _tell(ledger, held, story(held, "SCHEDULED/Scheduled", "PAUSED/Missed"))
     await _tell(ledger, due, story(due, "SCHEDULED/Scheduled", "PENDING/Pending"))
     await _tell(ledger, busy, story(busy, "SCHEDULED/Scheduled", "RUNNING/Running"))
+    retried = ("RUNNING/Running", "CRASHED/Crashed", "SCHEDULED/AwaitingRetry", "RUNNING/Running")
+    await _tell(ledger, again, story(again, *retried))
     await _tell(ledger, future, story(future, "SCHEDULED/Scheduled"))
     async with ledger.read() as session:
         found = await read_depths(session, NOON + timedelta(hours=2))
     assert (dict(found.missed), dict(found.due), dict(found.running)) == (
         {"heartbeat": 1},
         {"heartbeat": 1},
-        {"cron": 1},
+        {"cron": 1, "skill": 1},
     )
     assert found.oldest_due == NOON

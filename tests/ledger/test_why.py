@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -128,6 +129,17 @@ async def test_a_due_time_without_a_run_is_told_from_one_before_the_account_bega
         await move(session, BEGAN, NOON)
     assert "begins 2026-03-01 12:00:00 UTC" in (await ask(ledger, NOON - HOUR)).text
     assert "Prefect has no run for it" in (await ask(ledger, NOON + HOUR)).text
+
+
+async def test_a_rule_that_cannot_be_read_any_more_is_told_of_all_the_same(ledger: Ledger) -> None:
+    """Another version of the program wrote it down: whether it was due is not known, and that is the answer."""
+    newer = replace(seen(at=NOON), snapshot='{"kind": "heartbeat", "id": "disk", "action": {"type": "telepathy"}}')
+    await note(ledger, newer, at=NOON)
+    await note(ledger, replace(newer, status="paused", updated=NOON + 2 * HOUR), at=NOON + 2 * HOUR)
+    answer = await ask(ledger, NOON + HOUR)
+    assert answer.verdict == "unrecorded"
+    assert "as it was since 2026-03-01 12:00:00 UTC cannot be read" in answer.text
+    assert (await ask(ledger, NOON + 3 * HOUR)).verdict == "paused"
 
 
 async def test_a_webhook_that_nobody_called(ledger: Ledger) -> None:

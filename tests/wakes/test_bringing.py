@@ -9,13 +9,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from prefect.states import Completed, Running
+from prefect.states import Cancelled, Completed, Running
 
 from proactive_prefect.deploy.apply import apply_plan
 from proactive_prefect.deploy.compile import Project, compile_rules
 from proactive_prefect.deploy.plan import make_plan
-from proactive_prefect.firing.gate import Skip
-from proactive_prefect.firing.outcome import skipped
+from proactive_prefect.firing.gate import Hold, Skip
+from proactive_prefect.firing.outcome import missed, skipped
 from proactive_prefect.ledger.db import Ledger, open_ledger
 from proactive_prefect.ledger.reconcile import reconcile
 from proactive_prefect.ledger.tables import Wake
@@ -111,6 +111,17 @@ async def test_a_skipped_run_hands_its_wakes_to_the_next(waking: Waking) -> None
     await waking.ask("important")
     run = await waking.carried("important")
     await set_state(waking.api, run.id, skipped(Skip("overlap", "busy")))
+    await waking.look()
+    again = await waking.carried("important")
+    assert again.id != run.id
+
+
+async def test_a_run_that_the_gate_held_and_that_was_dropped_hands_its_wakes_to_the_next(waking: Waking) -> None:
+    """It was Running for the gate alone: no action was told the reason."""
+    await waking.ask("important")
+    run = await waking.carried("important")
+    for state in (Running(), missed(Hold("late")), Cancelled()):
+        await set_state(waking.api, run.id, state, force=True)
     await waking.look()
     again = await waking.carried("important")
     assert again.id != run.id
