@@ -63,7 +63,7 @@ class Calendar:
                     warm = True
                 await self.projection.refresh()
                 await self._ledger.wait_for_write(_LOOK)
-            except (SQLAlchemyError, OSError) as error:
+            except Exception as error:  # whatever it is: without this no answer is ready, and nobody would know
                 log.warning("calendar.refresh failed: %s", type(error).__name__)
             await asyncio.sleep(_PAUSE)
 

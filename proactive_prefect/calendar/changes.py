@@ -133,7 +133,8 @@ def _of_occurrence(change: Move | Drop, plan: Plan, due: datetime, now: datetime
     if following and target > following[0]:
         conflicts.append(f"it comes after the next one, which is due {_utc(following[0])}")
     if (skip := foreseen_skip(plan.rule, target)) is not None:
-        conflicts.append(f"the gate would skip it: {skip}")
+        # A moved run is a person's word, which the gate puts above every rule about when.
+        conflicts.append(f"{skip}; it runs all the same")
     summary = f"{plan.rule_id} runs at {_utc(target)} instead of {_utc(due)}"
     return Shown(summary, before, sorted([*rest, target]), conflicts)
 

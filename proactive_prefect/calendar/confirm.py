@@ -16,7 +16,6 @@ from uuid import uuid4
 
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 from sqlalchemy import delete, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -28,7 +27,7 @@ from ..ledger.versions import latest_versions
 from ..prefect_api import PrefectApi
 from ..prefect_api.ahead import run_due_at
 from ..prefect_api.client import Refused
-from ..prefect_api.missed import create_rescheduled, drop_run
+from ..prefect_api.missed import FINAL, create_rescheduled, drop_run
 from ..prefect_api.pausing import pause_rule, resume_rule
 from ..prefect_api.runs import read_run
 from .changes import Change, Drop, Move, Reschedule, Shown, Stale, Switch, show
@@ -141,7 +140,7 @@ async def keep_confirmed(api: PrefectApi, ledger: Ledger, stop: asyncio.Event) -
     while not stop.is_set():
         try:
             await carry_left_behind(ledger, api, datetime.now(UTC) - _LEFT_BEHIND)
-        except (PrefectError, SQLAlchemyError, OSError) as error:
+        except Exception as error:  # whatever it is, the answer is to try again
             log.warning(
                 "calendar.delayed: %s", error.message if isinstance(error, PrefectError) else type(error).__name__
             )
@@ -150,7 +149,7 @@ async def keep_confirmed(api: PrefectApi, ledger: Ledger, stop: asyncio.Event) -
 
 
 async def carry_left_behind(ledger: Ledger, api: PrefectApi, before: datetime) -> int:
-    """Carry out what was confirmed before then and is not done; how many there were. Raises PrefectError."""
+    """Carry out what was confirmed before then and is not done; how many there were. Raises PrefectUnreachable."""
     async with ledger.read() as session:
         query = (
             select(CalendarChange)
@@ -164,6 +163,8 @@ async def carry_left_behind(ledger: Ledger, api: PrefectApi, before: datetime) -
             await _finish(ledger, api, kept.id, change, kept.confirmed_by or "")
         except (Stale, UnknownRule) as error:
             log.warning("calendar.lapsed type=%s rule=%s: %s", change.type, kept.rule_id, error.message)
+        except Refused as refused:  # it is tried again; those that were confirmed after it do not wait for that
+            log.warning("calendar.delayed type=%s rule=%s: %s", change.type, kept.rule_id, refused.message)
     return len(found)
 
 
@@ -175,9 +176,10 @@ async def _finish(ledger: Ledger, api: PrefectApi, change_id: str, change: Chang
         try:
             run_id = await _carry_out(api, change, plan, about, by)
         except Refused as refused:
-            if refused.status != 404:
+            if refused.status not in FINAL:
                 raise
-            raise Stale(f"the rule {plan.rule_id!r} is not deployed any more") from None
+            gone = f"the rule {plan.rule_id!r} is not deployed any more"
+            raise Stale(gone if refused.status == 404 else f"Prefect refused it: {refused.detail}") from None
     except (Stale, UnknownRule) as error:
         await _lapse(ledger, change_id, error.message)
         raise

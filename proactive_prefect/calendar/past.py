@@ -146,7 +146,8 @@ async def read_stasis(session: AsyncSession, plans: Mapping[str, Plan], rules: A
 
 async def read_running(session: AsyncSession, plans: Mapping[str, Plan], rules: Any) -> list[Entry]:
     """What runs now, the oldest due first."""
-    running = [_OPEN, col(_one.running), *([] if rules is None else [rules])]
+    # Not only of what is open: somebody may run once more what has an outcome.
+    running = [col(_one.running), *([] if rules is None else [rules])]
     return await read_entries(session, running, plans, STASIS_LIMIT)
 
 

@@ -141,6 +141,10 @@ def _folded(day: date, plan: Plan | None, cell: Cell | None, now: datetime) -> E
     counts: dict[Status, int] = dict(cell.counts) if cell is not None else {}
     foreseen = Span() if plan is None or end <= now else plan.due(max(start, now, plan.since), end, 0)
     coming = foreseen.count
+    if not counts and not coming and plan is not None:
+        # The last of the day: due by now, and nothing is heard of them yet.
+        foreseen = plan.due(max(start, now - UNRECORDED, plan.since), end, 0)
+        counts["expected"] = foreseen.count
     for at, waits in cell.ahead if cell is not None else ():
         if at > now and waits:
             _move(counts, "expected", "scheduled")

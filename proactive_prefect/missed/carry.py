@@ -9,11 +9,11 @@ told: so the bound holds for any number of processes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -24,7 +24,7 @@ from ..ledger.tables import OPEN, Occurrence, Resolution, Run
 from ..ledger.versions import latest_versions
 from ..prefect_api import PrefectApi
 from ..prefect_api.client import Refused
-from ..prefect_api.missed import create_rescheduled, drop_run, resume_run
+from ..prefect_api.missed import FINAL, create_rescheduled, drop_run, resume_run
 from ..prefect_api.runs import read_run
 from ..rules.models import Rule
 from ..settings import Settings
@@ -37,6 +37,12 @@ _RANK = {"high": 0, "normal": 1, "low": 2}
 # since its rule was at work.
 _AGAIN = timedelta(seconds=30)
 _BATCH = 50  # calls to Prefect in one go: who asks need not wait for more
+
+_APPROVED = col(Resolution.action) == "approve_backfill_run"
+_NOT_CARRIED = col(Resolution.carried_at).is_(None)
+_OTHERS: ColumnElement[bool] = ~_APPROVED & _NOT_CARRIED
+WAITS: ColumnElement[bool] = _APPROVED & _NOT_CARRIED & (col(Occurrence.outcome) == "approved")
+"""Of an occurrence and its resolution: approved, and not let go yet. One that was cancelled meanwhile has no turn."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,8 @@ async def carry_out(ledger: Ledger, api: PrefectApi, settings: Settings) -> bool
     more = await _carry_others(ledger, api)
     async with ledger.write() as session:
         await lock_log(session)
-        for stuck in await _stuck(session, datetime.now(UTC) - _AGAIN):
-            stuck.carried_at = None
+        for stuck, run_id in await _stuck(session, datetime.now(UTC) - _AGAIN):
+            stuck.run_id, stuck.carried_at = run_id, None
         await session.flush()
         room = settings.missed_at_once - await count_in_flight(session)
         busy = await _busy_rules(session)
@@ -94,7 +100,12 @@ async def _let_go(api: PrefectApi, run_id: str | None) -> None:
 async def has_more(ledger: Ledger) -> bool:
     """Whether anything waits to be carried out, or was let go and may not have been told to Prefect."""
     async with ledger.read() as session:
-        waiting = await session.scalar(select(col(Resolution.id)).where(col(Resolution.carried_at).is_(None)).limit(1))
+        waiting = await session.scalar(
+            select(col(Resolution.id))
+            .join(Occurrence, col(Resolution.occurrence_id) == col(Occurrence.id))
+            .where(or_(_OTHERS, WAITS))
+            .limit(1)
+        )
         return waiting is not None or bool(await _stuck(session, datetime.now(UTC) - _AGAIN))
 
 
@@ -103,11 +114,7 @@ async def turns(session: AsyncSession) -> list[Turn]:
     rows = await session.execute(
         select(Occurrence, Resolution)
         .join(Resolution, col(Resolution.occurrence_id) == col(Occurrence.id))
-        .where(
-            col(Resolution.action) == "approve_backfill_run",
-            col(Resolution.carried_at).is_(None),
-            col(Occurrence.outcome) == "approved",
-        )
+        .where(WAITS)
     )
     rules = await _rules(session)
     found = [
@@ -156,11 +163,16 @@ async def _busy_rules(session: AsyncSession) -> set[str]:
     return set(rows.all())
 
 
-async def _stuck(session: AsyncSession, before: datetime) -> Sequence[Resolution]:
-    """The approvals that were carried out and whose run is held all the same: they get another turn."""
-    rows = await session.scalars(
-        select(Resolution)
-        .join(Run, col(Resolution.run_id) == col(Run.run_id))
+async def _stuck(session: AsyncSession, before: datetime) -> list[tuple[Resolution, str]]:
+    """The approvals that were carried out and whose run is held all the same, with its id: they get another turn.
+
+    It is another run than was approved where that one was deleted and made again, by a process that died before it
+    wrote that down.
+    """
+    rows = await session.execute(
+        select(Resolution, col(Run.run_id))
+        .join(Occurrence, col(Resolution.occurrence_id) == col(Occurrence.id))
+        .join(Run, col(Occurrence.run_id) == col(Run.run_id))
         .where(
             col(Resolution.action) == "approve_backfill_run",
             col(Resolution.carried_at) < before,
@@ -169,7 +181,7 @@ async def _stuck(session: AsyncSession, before: datetime) -> Sequence[Resolution
             col(Run.deleted_at).is_(None),
         )
     )
-    return rows.all()
+    return list(rows.tuples())
 
 
 async def _carry_others(ledger: Ledger, api: PrefectApi) -> bool:
@@ -177,7 +189,7 @@ async def _carry_others(ledger: Ledger, api: PrefectApi) -> bool:
         rows = await session.execute(
             select(Resolution, Occurrence)
             .join(Occurrence, col(Resolution.occurrence_id) == col(Occurrence.id))
-            .where(col(Resolution.action) != "approve_backfill_run", col(Resolution.carried_at).is_(None))
+            .where(_OTHERS)
             .order_by(col(Resolution.id))
             .limit(_BATCH)
         )
@@ -187,7 +199,9 @@ async def _carry_others(ledger: Ledger, api: PrefectApi) -> bool:
             try:
                 await _carry(api, resolution, occurrence)
             except Refused as refused:
-                # What Prefect refuses once it refuses always: say so, rather than ask for ever.
+                if refused.status not in FINAL:
+                    raise  # it passes: the decision stands, and is carried out then
+                # What is refused for good is said, rather than asked for ever.
                 log.error("missed.carry refused rule=%s due=%s: %s", occurrence.rule_id, occurrence.due, refused.detail)
         async with ledger.write() as session:
             (await _resolution(session, resolution.occurrence_id)).carried_at = datetime.now(UTC)

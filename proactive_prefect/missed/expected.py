@@ -7,7 +7,8 @@ Prefect may not have had its runs ready; what was due then is Prefect's to tell,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -17,12 +18,13 @@ from pydantic import ValidationError
 from ..ledger.tables import RuleVersion
 from ..rules.durations import format_duration
 from ..rules.models import Rule, from_snapshot
-from ..rules.timing import Timing, due_between, next_due
+from ..rules.spans import due_within
+from ..rules.timing import Timing, next_due
 
 # Prefect's scheduler looks at changed deployments every 5 s.
 SETTLING = timedelta(seconds=10)
-# Beyond this many, due times are no longer counted: "at least".
-MOST_COUNTED = 20_000
+_DAY = timedelta(days=1)
+_MOST_A_DAY = 86_400  # nothing is due more often than each second
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def expected(
     """
     found: list[Due] = []
     omitted: list[Omission] = []
-    for number, version in enumerate(versions):
+    older: list[_Missing] = []
+    for number, version in reversed(list(enumerate(versions))):  # the latest count, so they are found first
         rule = read_rule(version.snapshot) if version.status == "active" else None
         if rule is None or rule.timing is None:
             continue
@@ -78,16 +81,17 @@ def expected(
             last = min(last, rule.end_at)
         oldest = now - rule.lookback
         if first < min(oldest, last):
-            too_old = _missing(rule, first, min(oldest, last), known, MOST_COUNTED)
-            if too_old:
+            too_old = _missing(rule, first, min(oldest, last), known, 0)
+            if too_old.first is not None:
                 reason = f"older than the rule's lookback of {format_duration(rule.lookback)}"
-                omitted.append(Omission(too_old[0], min(oldest, last), len(too_old), reason))
-        found += [
-            Due(at, rule, version.snapshot) for at in _missing(rule, max(first, oldest), last, known, MOST_COUNTED)
-        ]
-    if len(found) > limit:
-        left, found = found[:-limit], found[-limit:]
-        omitted.append(Omission(left[0].at, found[0].at, len(left), f"more than {limit} of this rule at once"))
+                omitted.insert(0, Omission(too_old.first, min(oldest, last), too_old.count, reason))
+        missing = _missing(rule, max(first, oldest), last, known, limit - len(found))
+        found = [*(Due(at, rule, version.snapshot) for at in missing.latest), *found]
+        older.append(missing)
+    firsts = [one.first for one in older if one.first is not None]
+    if firsts:
+        reason = f"more than {limit} of this rule at once"
+        omitted.append(Omission(min(firsts), found[0].at, sum(one.count for one in older), reason))
     return Expectation(tuple(found), tuple(omitted))
 
 
@@ -100,15 +104,51 @@ def read_rule(snapshot: str) -> Rule | None:
         return None
 
 
-def _missing(rule: Rule, since: datetime, until: datetime, known: frozenset[int], most: int) -> list[datetime]:
+@dataclass(frozen=True)
+class _Missing:
+    """The latest due times that are not known, in order; how many more there are before these, and the first of all."""
+
+    latest: tuple[datetime, ...] = ()
+    count: int = 0
+    first: datetime | None = None
+
+
+def _missing(rule: Rule, since: datetime, until: datetime, known: frozenset[int], most: int) -> _Missing:
+    """Looks back day by day from the end; days of which nothing is known and no more is wanted are only counted."""
     if rule.timing is None or since >= until:
-        return []
+        return _Missing()
     # Rounds follow each other closely, and mostly nothing is due between two: that is not computed anew each time.
     minutes = since.astimezone(UTC).replace(second=0, microsecond=0)
     upcoming = _first_due(rule.timing, minutes - timedelta(minutes=minutes.minute % 5))
     if upcoming is None or upcoming >= until:
-        return []
-    return [at for at in due_between(rule.timing, since, until, most) if not is_known(at, known)]
+        return _Missing()
+    seconds = sorted(known)
+    latest: list[datetime] = []
+    count, first = 0, None
+    for start, end in _days_back(since, until):
+        if len(latest) == most and not _any_between(seconds, start, end):
+            span = due_within(rule.timing, start, end, 0)
+            count, first = count + span.count, span.first or first
+            continue
+        there = [at for at in due_within(rule.timing, start, end, _MOST_A_DAY).instants if not is_known(at, known)]
+        cut = max(0, len(there) - (most - len(latest)))
+        latest = there[cut:] + latest
+        count, first = count + cut, there[0] if cut else first
+    return _Missing(tuple(latest), count, first)
+
+
+def _days_back(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """The time between, in pieces of a day, the last first."""
+    while until > since:
+        start = max(since, until - _DAY)
+        yield start, until
+        until = start
+
+
+def _any_between(seconds: Sequence[int], start: datetime, end: datetime) -> bool:
+    """Whether any of these seconds, in order, could stand for a time between the two."""
+    low, high = int(start.timestamp()), int(end.timestamp()) + 2
+    return bisect_left(seconds, low) < bisect_left(seconds, high)
 
 
 @lru_cache(maxsize=8192)

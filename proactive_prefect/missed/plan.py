@@ -23,6 +23,8 @@ from .expected import Due, Omission, expected, read_rule
 
 SWEPT = "swept"
 """Up to when every due time has been accounted for."""
+OFF = ("disabled", "deleted")
+"""What a rule is of which nothing runs any more by its own `on_missed`."""
 # A run that was claimed this long ago and has not begun will not: who claimed it is gone. Images take minutes to load.
 NEVER_BEGUN = timedelta(minutes=15)
 # A run at work ends itself within its timeouts; past them by this much, its process is gone.
@@ -89,10 +91,7 @@ async def make_plan(session: AsyncSession, now: datetime, limit: int) -> Plan:
     cursor = await read_cursor(session, SWEPT) or began
     versions = await _versions(session)
     latest = {rule_id: read_rule(mine[-1].snapshot) for rule_id, mine in versions.items()}
-    since = {
-        rule_id: max(began, cursor - (rule.grace if rule else timedelta(0)) - _MARGIN)
-        for rule_id, rule in latest.items()
-    }
+    since = {rule_id: max(began, _not_over(mine, cursor - _MARGIN)) for rule_id, mine in versions.items()}
     known = await _known(session, min(since.values(), default=now))
     gaps: list[Gap] = []
     left_out: list[LeftOutOf] = []
@@ -108,6 +107,13 @@ async def make_plan(session: AsyncSession, now: datetime, limit: int) -> Plan:
     gaps.sort(key=lambda gap: (gap.due, gap.rule.id))
     late, abandoned = await _late(session, latest, now), await _abandoned(session, latest, now)
     return Plan(now, tuple(gaps), tuple(left_out), late, abandoned)
+
+
+def _not_over(versions: Sequence[RuleVersion], at: datetime) -> datetime:
+    """From when on a due time of the rule may not have been judged by `at`: its grace, as it was then, was not over."""
+    ends = [*(one.since for one in versions[1:]), None]
+    graces = [rule.grace if (rule := read_rule(one.snapshot)) else timedelta(0) for one in versions]
+    return at - max(grace for grace, end in zip(graces, ends, strict=True) if end is None or end + grace > at)
 
 
 async def _versions(session: AsyncSession) -> dict[str, list[RuleVersion]]:
@@ -144,6 +150,8 @@ async def _judge(session: AsyncSession, latest: RuleVersion, found: Sequence[Due
         decision = decide(one.rule, Moment(rule.id, one.at, _NOBODY, "schedule"), facts)
         if deployment is None and not isinstance(decision, Skip):
             decision = Skip("disabled", "it was missed, and the rule has been deleted since")
+        if latest.status in OFF and one.rule.on_missed != "ask" and not isinstance(decision, Skip):
+            decision = Skip("disabled", "it was missed, and the rule has been switched off since")
         gaps.append(Gap(one.rule, one.snapshot, one.at, deployment, decision))
     return gaps
 

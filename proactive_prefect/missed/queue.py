@@ -7,19 +7,19 @@ from datetime import datetime, timedelta
 from typing import Literal, assert_never
 
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from ..firing.gate import Decision, Hold, Run, Skip
-from ..ledger.tables import LeftOut, Occurrence
+from ..ledger.tables import LeftOut, Occurrence, Resolution
 from ..ledger.tables import Run as FlowRun
 from ..ledger.versions import latest_versions
 from ..prefect_api.links import run_url
 from ..settings import Settings
-from .carry import count_in_flight, turns
+from .carry import WAITS, count_in_flight, turns
 from .expected import read_rule
-from .plan import make_plan
+from .plan import OFF, make_plan
 
 LIMIT = 200
 _ON_MISSED = {
@@ -95,7 +95,12 @@ async def read_queue(
     """The queue at `now`, of these rules and due before then, if given."""
     waiting = await turns(session)
     turn_of = {turn.occurrence_id: number for number, turn in enumerate(waiting, 1)}
-    wanted: list[ColumnElement[bool]] = [(col(Occurrence.outcome) == "missed") | col(Occurrence.id).in_(turn_of)]
+    # Not the ids of the turns: there may be more of them than a statement takes parameters.
+    has_turn = exists().where(col(Resolution.occurrence_id) == col(Occurrence.id), WAITS)
+    wanted: list[ColumnElement[bool]] = [
+        col(Occurrence.outcome).in_(("missed", "approved")),
+        or_(col(Occurrence.outcome) == "missed", has_turn),
+    ]
     if rule_ids is not None:
         wanted.append(col(Occurrence.rule_id).in_(list(rule_ids)))
     if before is not None:
@@ -117,7 +122,8 @@ async def read_queue(
         rule = rules.get(occurrence.rule_id)
         on_missed = rule.on_missed if rule else "ask"
         turn = turn_of.get(occurrence.id)
-        by_itself = turn is not None or on_missed != "ask"
+        is_off = occurrence.rule_id in latest and latest[occurrence.rule_id].status in OFF
+        by_itself = turn is not None or (on_missed != "ask" and not is_off)
         items.append(
             MissedItem(
                 occurrence_id=occurrence.id,

@@ -16,10 +16,10 @@ from ..ledger.lifecycle import event_type
 from ..ledger.log import NewEvent, append, lock_log
 from ..ledger.occurrences import expect, settle
 from ..ledger.tables import LeftOut, Occurrence, Resolution, RuleVersion, Run
-from ..ledger.versions import version_at, versions_of
+from ..ledger.versions import latest_versions, version_at, versions_of
 from ..rules.models import Rule
 from .expected import read_rule
-from .plan import Gap, LeftOutOf
+from .plan import OFF, Gap, LeftOutOf
 
 _BATCH = 200
 _RETRIED_FOR = timedelta(hours=1)  # a round that comes later than this after a crash does not run it again
@@ -81,8 +81,14 @@ async def note_left_out(ledger: Ledger, found: Sequence[LeftOutOf], now: datetim
 
 
 async def held_by_rule(session: AsyncSession) -> list[int]:
-    """The held occurrences that their rule itself lets run."""
-    return [one.id for one, rule in await _held(session) if one.id and rule and rule.on_missed in ("run", "latest")]
+    """The held occurrences that their rule itself lets run, unless it is switched off or gone by now."""
+    latest = await latest_versions(session)
+    off = {rule_id for rule_id, version in latest.items() if version.status in OFF}
+    return [
+        one.id
+        for one, rule in await _held(session)
+        if one.id and rule and rule.on_missed in ("run", "latest") and one.rule_id not in off
+    ]
 
 
 async def abandoned_runs(session: AsyncSession, now: datetime) -> list[str]:

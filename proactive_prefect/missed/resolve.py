@@ -129,11 +129,12 @@ async def learn(ledger: Ledger, api: PrefectApi, settings: Settings, run_ids: Se
 async def learn_held(ledger: Ledger, api: PrefectApi, settings: Settings) -> None:
     """Let the ledger know of every run that Prefect holds as missed, also where no gateway feeds it. PrefectError."""
     held = await held_runs(api)
-    async with ledger.read() as session:
-        known = await known_runs(session, held)
-    new = [run_id for run_id in held if run_id not in known or known[run_id][0].held_at is None]
-    for first in range(0, len(new), _BATCH):
-        await learn(ledger, api, settings, new[first : first + _BATCH])
+    for first in range(0, len(held), _BATCH):
+        some = held[first : first + _BATCH]
+        async with ledger.read() as session:
+            known = await known_runs(session, some)
+        new = [run_id for run_id in some if run_id not in known or known[run_id][0].held_at is None]
+        await learn(ledger, api, settings, new)
 
 
 def this_user() -> str:

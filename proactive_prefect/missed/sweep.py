@@ -79,7 +79,9 @@ async def sweep(api: PrefectApi, ledger: Ledger, stop: asyncio.Event, settings: 
 
 
 class Sweeper:
-    """What one process does while it has the lease."""
+    """What one process does while it has the lease. None of its works ends of itself, whatever fails: all are tried
+    again after a pause, since nobody else does them for as long as the lease is held.
+    """
 
     def __init__(self, api: PrefectApi, ledger: Ledger, settings: Settings) -> None:
         self._api = api
@@ -92,7 +94,7 @@ class Sweeper:
         while True:
             try:
                 await self.round(datetime.now(UTC))
-            except (ProactiveError, SQLAlchemyError, OSError) as error:
+            except Exception as error:
                 log.warning("missed.sweep failed: %s", _said(error))
             await asyncio.sleep(ROUND_EVERY)
 
@@ -104,18 +106,18 @@ class Sweeper:
                 ended = await watch.look()
                 if ended:
                     await learn(self._ledger, self._api, self._settings, ended)
-            except (ProactiveError, SQLAlchemyError, OSError) as error:
+            except Exception as error:
                 log.warning("missed.watch failed: %s", _said(error))
             await asyncio.sleep(ROUND_EVERY)
 
     async def carry(self) -> None:
         """Carry out decisions as their turns come, also those of processes that have died since."""
         while True:
-            await self._ledger.wait_for_write(_LOOK)
             try:
+                await self._ledger.wait_for_write(_LOOK)
                 while await has_more(self._ledger) and await carry_out(self._ledger, self._api, self._settings):
                     pass
-            except (ProactiveError, SQLAlchemyError, OSError) as error:
+            except Exception as error:
                 log.warning("missed.carry failed: %s", _said(error))
             await asyncio.sleep(_LOOK)
 
@@ -129,7 +131,7 @@ class Sweeper:
             plan = await self._plan(now)
         await note_left_out(self._ledger, plan.left_out, now)
         await note_skips(self._ledger, [gap for gap in plan.gaps if isinstance(gap.decision, Skip)], now)
-        await self._make([gap for gap in plan.gaps if not isinstance(gap.decision, Skip)])
+        made_all = await self._make([gap for gap in plan.gaps if not isinstance(gap.decision, Skip)])
         await self._settle_late([late.run_id for late in plan.late], now)
         await self._end_abandoned(plan.abandoned, now)
         await self._retry_abandoned(now)
@@ -141,8 +143,9 @@ class Sweeper:
             await resolve_missed(
                 self._ledger, self._api, self._settings, by_rule, "approve_backfill_run", by="rule", via="rule"
             )
-        async with self._ledger.write() as session:
-            await move(session, SWEPT, now)
+        if made_all:
+            async with self._ledger.write() as session:
+                await move(session, SWEPT, now)
         if not plan.is_empty:
             log.info("missed.swept gaps=%d late=%d left_out=%d", len(plan.gaps), len(plan.late), len(plan.left_out))
         return plan
@@ -151,8 +154,9 @@ class Sweeper:
         async with self._ledger.read() as session:
             return await make_plan(session, now, self._settings.missed_limit)
 
-    async def _make(self, gaps: Sequence[Gap]) -> None:
-        """Make the runs that Prefect never made, held as Missed."""
+    async def _make(self, gaps: Sequence[Gap]) -> bool:
+        """Make the runs that Prefect never made, held as Missed; False if some could not be, yet."""
+        made_all = True
         for first in range(0, len(gaps), _BATCH):
             made: list[str] = []
             for gap in gaps[first : first + _BATCH]:
@@ -164,9 +168,11 @@ class Sweeper:
                 except Refused as refused:
                     if refused.status != 404:
                         raise
-                    continue  # the deployment went away: the next round knows
+                    made_all = False  # the deployment went away: the next round knows
+                    continue
                 made.append(str(run.id))
             await learn(self._ledger, self._api, self._settings, made)
+        return made_all
 
     async def _settle_late(self, run_ids: Sequence[str], now: datetime) -> None:
         """Let the gate decide about runs that nobody has started in time, as it would when somebody did."""
@@ -251,7 +257,7 @@ class Sweeper:
             some = found[first : first + _BATCH]
             for run_id, length in some:
                 text = f"stale: nobody decided within {format_duration(length)} of its due time"
-                await drop_run(self._api, run_id, text, name=SKIPPED)
+                await drop_run(self._api, run_id, text, name=SKIPPED, only_held=True)
             await learn(self._ledger, self._api, self._settings, [run_id for run_id, _ in some])
 
 

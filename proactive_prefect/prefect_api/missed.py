@@ -19,6 +19,8 @@ from .changes import RESCHEDULED
 from .client import PrefectApi, Refused
 from .runs import AWAITING_RETRY, FlowRun, create_run, read_run, run_states, set_state
 
+FINAL = frozenset({404, 409, 422})
+"""What Prefect refuses with one of these it refuses always; any other may pass, as where it is busy, or a key wrong."""
 _PAGE = 200
 
 
@@ -104,11 +106,16 @@ async def retry_run(api: PrefectApi, run_id: UUID | str, at: datetime, *, most: 
     return answer.status.value == "ACCEPT"
 
 
-async def drop_run(api: PrefectApi, run_id: UUID | str, reason: str, *, name: str | None = None) -> bool:
-    """End a run that has not begun, as Cancelled (or with that name); False if it has begun, has ended or is gone."""
+async def drop_run(
+    api: PrefectApi, run_id: UUID | str, reason: str, *, name: str | None = None, only_held: bool = False
+) -> bool:
+    """End a run that has not begun, as Cancelled (or with that name); False if it has begun, has ended or is gone.
+
+    `only_held`: one that somebody has resumed meanwhile is left alone too.
+    """
     try:
         state = (await read_run(api, run_id)).state
-        if state is None or not (state.is_paused() or state.is_scheduled()):
+        if state is None or not (state.is_paused() or state.is_scheduled()) or (only_held and state.name != MISSED):
             return False
         ended: State[Any] = Cancelled(message=reason) if name is None else Cancelled(name=name, message=reason)
         answer = await set_state(api, run_id, ended)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import TypeAdapter
 
 from proactive_prefect.calendar.changes import Change, Stale
 from proactive_prefect.calendar.confirm import UnknownChange, carry_left_behind, confirm, preview
 from proactive_prefect.calendar.ids import UnknownEntry, entry_id
 from proactive_prefect.errors import InputError, PrefectUnreachable, UnknownRule
+from proactive_prefect.firing.gate import Facts, Run, decide
+from proactive_prefect.firing.gate import Occurrence as Moment
 from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.ledger.log import last_events
 from proactive_prefect.ledger.tables import CalendarChange
-from proactive_prefect.prefect_api import PrefectApi
+from proactive_prefect.prefect_api import PrefectApi, connect
+from proactive_prefect.prefect_api.client import Refused
+from proactive_prefect.rules.models import RULE_MODELS
+from proactive_prefect.settings import Settings
 from tests.ledger.histories import NOON
 from tests.missed.conftest import away as away
+from tests.missed.relay import FORBIDDEN, Relay
 
-from .rulesets import DAILY, DAY, HOUR, MIDNIGHT, MINUTE, MINUTELY, RAN, note, run_of, seen, tell
+from .rulesets import ACTION, DAILY, DAY, HOUR, MIDNIGHT, MINUTE, MINUTELY, RAN, note, run_of, seen, tell
 
 NINE = MIDNIGHT + DAY + 9 * HOUR  # the next time that DAILY is due, as of noon
 NEXT = entry_id("report", NINE)
@@ -51,7 +59,7 @@ async def test_a_move_is_shown_in_the_rules_next_fires(ledger: Ledger) -> None:
 
 
 async def test_what_speaks_against_a_move_is_said(ledger: Ledger) -> None:
-    """Its own next time, another order, and what the gate would do with it."""
+    """Its own next time, another order, and which of its conditions would say no: the gate runs it all the same."""
     rule = {
         **DAILY,
         "conditions": {"active_hours": {"start": "08:00", "end": "18:00"}},
@@ -61,12 +69,15 @@ async def test_what_speaks_against_a_move_is_said(ledger: Ledger) -> None:
     for target, said in (
         (NINE + DAY, ["is due at 2026-03-03 09:00:00 UTC by itself"]),
         (NINE + DAY + HOUR, ["comes after the next one"]),
-        (NINE + 11 * HOUR, ["outside_active_hours: 20:00 is not between"]),
+        (NINE + 11 * HOUR, ["outside_active_hours: 20:00 is not between 08:00 and 18:00 UTC; it runs all the same"]),
         (NINE + 5 * DAY, ["comes after the next one", "end_at is 2026-03-04"]),
     ):
         conflicts = (await preview(ledger, move(target), by="ann", now=NOON)).conflicts
         assert len(conflicts) == len(said), conflicts
         assert all(one in conflict for one, conflict in zip(said, conflicts, strict=True)), conflicts
+        moved = Moment("report", target, UUID(int=0), "manual")
+        made = RULE_MODELS["cron"].model_validate({"action": ACTION, **{k: v for k, v in rule.items() if k != "kind"}})
+        assert decide(made, moved, Facts(now=target)) == Run()
 
 
 async def test_pausing_shows_what_will_not_run(ledger: Ledger) -> None:
@@ -186,6 +197,30 @@ async def test_a_confirmed_change_that_cannot_be_done_any_more_lapses(ledger: Le
         events = [one for one in await last_events(session, 50) if one.event_type == "calendar_change_lapsed"]
     (event,) = events
     assert (event.source_ref, event.status, event.payload["confirmed_by"]) == ("report", "move", "ann")
+
+
+async def test_a_change_that_prefect_refuses_keeps_none_waiting(ledger: Ledger) -> None:
+    """One that it refuses for now stays confirmed, and those behind it are looked at all the same."""
+    await note(ledger, seen(DAILY), seen(MINUTELY))
+    first, second = [
+        await preview(ledger, change(type="pause", rule=rule), by="ann", now=NOON) for rule in ("pulse", "report")
+    ]
+    async with Relay("http://127.0.0.1:1/api") as relay:
+        relay.says = FORBIDDEN
+        with temporary_settings({PREFECT_API_URL: relay.url}):
+            async with connect(Settings(api_patience=1)) as api:
+                for late, shown in enumerate((first, second)):
+                    with pytest.raises(Refused, match="403"):
+                        await confirm(ledger, api, shown.id or "", by="ann", now=NOON + late * MINUTE)
+                await note(ledger, seen(MINUTELY), at=NOON)  # the second's rule is gone: it lapses
+                assert await carry_left_behind(ledger, api, NOON + HOUR) == 2
+                relay.says = ("409 Conflict", "no, never")
+                assert await carry_left_behind(ledger, api, NOON + HOUR) == 1
+                assert await carry_left_behind(ledger, api, NOON + HOUR) == 0
+    async with ledger.read() as session:
+        events = [one for one in await last_events(session, 50) if one.event_type == "calendar_change_lapsed"]
+    said = {one.source_ref: one.payload["message"] for one in events}
+    assert said == {"report": "no rule 'report' is deployed", "pulse": "Prefect refused it: no, never"}
 
 
 async def test_old_previews_are_taken_away(ledger: Ledger) -> None:

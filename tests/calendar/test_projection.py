@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from proactive_prefect.calendar.calendar import Calendar
 from proactive_prefect.calendar.entries import CalendarEvents
 from proactive_prefect.calendar.projection import Projection
 from proactive_prefect.errors import InputError
@@ -14,7 +16,9 @@ from proactive_prefect.ledger.db import Ledger
 from proactive_prefect.ledger.log import read_head
 from proactive_prefect.ledger.occurrences import expect, settle
 from proactive_prefect.ledger.resolutions import resolve
+from proactive_prefect.settings import Settings
 from tests.ledger.histories import NOON
+from tests.support import wait_until
 
 from .rulesets import (
     DAILY,
@@ -105,6 +109,56 @@ async def test_a_rule_that_is_always_running_is_one_row_a_day(ledger: Ledger) ->
     assert missed.scheduled_at_utc == NOON - 4 * MINUTE
     assert missed.actions == ("approve_backfill_run", "reschedule", "delete_missed", "run_now", "pause")
     assert found.stasis_total == 1
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 60, 119])
+@pytest.mark.parametrize("end_at", [None, "2026-03-01T18:00:00Z"])
+async def test_the_last_moments_of_a_frequent_rules_day_have_a_row(
+    ledger: Ledger, end_at: str | None, seconds: int
+) -> None:
+    """All of it is due by then, and nothing is heard of it yet: so many are expected."""
+    rule = {"kind": "heartbeat", "id": "pulse", "every": "5s"} | ({"end_at": end_at} if end_at else {})
+    await note(ledger, seen(rule), at=MIDNIGHT)
+    ends = MIDNIGHT + (18 * HOUR if end_at else DAY)
+    calendar, now = Projection(ledger), ends + timedelta(seconds=seconds)
+    (row,) = (await calendar.events(asked(), now)).always_running or (None,)
+    count = (ends - (now - 2 * MINUTE)) // timedelta(seconds=5)
+    if count > 12:
+        assert row is not None
+        assert (row.status, row.counts) == ("expected", {"expected": count})
+        assert row.scheduled_until_utc == ends - timedelta(seconds=5)
+    else:
+        assert row is None
+
+
+async def test_what_runs_once_more_is_among_what_runs_now(ledger: Ledger) -> None:
+    """A run whose process died is unknown, and somebody lets it run again."""
+    await note(ledger, seen(DAILY))
+    ref = run_of(DAILY, MIDNIGHT + 9 * HOUR)
+    for states, running in (
+        ((*RAN[:3], "CRASHED/Crashed"), []),
+        ((*RAN[:3], "CRASHED/Crashed", "SCHEDULED/AwaitingRetry", "RUNNING/Running"), ["report"]),
+    ):
+        await tell(ledger, ref, *states)
+        assert [one.source_ref for one in (await look(ledger)).running] == running
+
+
+async def test_the_watch_goes_on_whatever_fails(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when what stands in the account cannot be shown: it is said, and tried again."""
+    await note(ledger, seen(DAILY))
+    calendar = Calendar(ledger, Settings())
+    with monkeypatch.context() as broken:
+        broken.setattr("proactive_prefect.calendar.projection.rows_of_day", lambda *_: 1 / 0)
+        watching = asyncio.create_task(calendar.watch())
+        await wait_until(lambda: "calendar.refresh failed: ZeroDivisionError" in caplog.text, what="it is said")
+    try:
+        await tell(ledger, run_of(DAILY, MIDNIGHT + 9 * HOUR), *RAN)
+        await wait_until(lambda: calendar.state()["days"] and not watching.done(), what="the weeks around now are read")
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 async def test_what_is_kept_follows_each_change_of_the_account(ledger: Ledger) -> None:

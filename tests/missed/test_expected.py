@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -112,6 +113,57 @@ def test_of_too_many_the_oldest_are_left_out_and_said() -> None:
     assert hours(found) == [5, 4, 3, 2, 1]
     [left] = found.omitted
     assert (left.since, left.until, left.count) == (NOON - 20 * HOUR, NOON - 5 * HOUR, 15)
+
+
+def test_of_a_frequent_rule_the_newest_are_kept_however_long_the_outage_was() -> None:
+    """Up to the last due time whose grace is over; with those left out, none is lost."""
+    rule = hourly(every="5s", grace="1s")
+    found = expected([version(rule, NOON - 100 * HOUR)], NOON - 40 * HOUR, NOON, limit=1000)
+    assert found.due[-1].at == NOON - timedelta(seconds=5)
+    [left] = found.omitted
+    assert (left.since, left.until) == (NOON - 40 * HOUR, found.due[0].at)
+    assert left.count + len(found.due) == 40 * 720
+
+
+def test_weeks_of_a_rule_that_is_due_each_second_are_counted_at_once() -> None:
+    """Not walked through: the gateway has other things to do meanwhile."""
+    rule = hourly(every="1s", grace="1s", lookback="30d")
+    began = time.perf_counter()
+    found = expected([version(rule, NOON - 9999 * HOUR)], NOON - 2400 * HOUR, NOON, limit=1000)
+    took = time.perf_counter() - began
+    too_old, too_many = found.omitted
+    assert (too_old.until, too_many.since) == (NOON - 720 * HOUR, NOON - 720 * HOUR)
+    assert too_old.count + too_many.count + len(found.due) == 2400 * 3600 - 1  # the grace of the last is not over
+    assert took < 2
+
+
+@given(
+    every=st.sampled_from([7, 10, 61]),
+    cron=st.booleans(),
+    minutes=st.integers(1, 5000),
+    known=st.sets(st.integers(0, 5000), max_size=200),
+    limit=st.integers(1, 40),
+    edited=st.integers(0, 5000),
+)
+def test_what_is_due_and_what_is_left_out_cover_the_time(
+    every: int, cron: bool, minutes: int, known: set[int], limit: int, edited: int
+) -> None:
+    """The latest of all, and the number of the others, over all versions of the rule."""
+    rule = hourly(every=f"{every}m", lookback="3660d", grace="0s")
+    cronned = CronRule.model_validate({"id": "disk", "cron": "*/13 * * * *", "lookback": "3660d", "action": ACTION})
+    since, at = NOON - minutes * timedelta(minutes=1), NOON - timedelta(minutes=edited, seconds=30)
+    after = cronned.model_copy(update={"grace": timedelta(0)}) if cron else rule
+    versions = [version(rule, NOON - 9999 * HOUR), version(after, at)]
+    seconds = frozenset(int((NOON - timedelta(minutes=one)).timestamp()) for one in known)
+    assert rule.timing
+    assert after.timing
+    there = due_between(rule.timing, since, at, 10_000)
+    there += due_between(after.timing, max(since, at + (SETTLING if cron else timedelta(0))), NOON, 10_000)
+    there = [one for one in there if int(one.timestamp()) not in seconds]
+    found = expected(versions, since, NOON, known=seconds, limit=limit)
+    assert [one.at for one in found.due] == there[-limit:]
+    assert sum(one.count for one in found.omitted) == max(0, len(there) - limit)
+    assert [one.since for one in found.omitted] == ([there[0]] if len(there) > limit else [])
 
 
 @pytest.mark.parametrize(

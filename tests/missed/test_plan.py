@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from proactive_prefect.firing.gate import Hold, Run, Skip
@@ -16,8 +17,10 @@ from proactive_prefect.ledger.tables import Occurrence
 from proactive_prefect.ledger.versions import SeenRule, Status, note_rules
 from proactive_prefect.ledger.why import why
 from proactive_prefect.missed.plan import SWEPT, Plan, make_plan
+from proactive_prefect.missed.queue import read_queue
 from proactive_prefect.missed.record import abandoned_runs, held_by_rule, note_left_out, note_skips, stale_held
 from proactive_prefect.rules.models import HeartbeatRule, to_snapshot
+from proactive_prefect.settings import Settings
 from tests.ledger.histories import LONG_AGO, NOON, a_run, story
 
 HOUR = timedelta(hours=1)
@@ -190,6 +193,34 @@ async def test_a_rule_that_is_gone_leaves_no_open_ends(ledger: Ledger) -> None:
     async with ledger.write() as session:
         await note_rules(session, [], NOON - HOUR + timedelta(minutes=5), log_since=LONG_AGO)
     assert found(await plan(ledger, since=NOON - 3 * HOUR)) == [(3, "disabled"), (2, "disabled"), (1, "disabled")]
+
+
+@pytest.mark.parametrize(("on_missed", "wanted"), [("run", "disabled"), ("latest", "disabled"), ("ask", "hold")])
+async def test_a_rule_that_is_switched_off_runs_nothing_by_itself(ledger: Ledger, on_missed: str, wanted: str) -> None:
+    """What it missed before is skipped; a person may still decide about what waits for one."""
+    await see(ledger, now=NOON - 9 * HOUR, on_missed=on_missed)
+    held = await tell(ledger, 2, *HELD)
+    off = NOON - HOUR + timedelta(minutes=5)
+    async with ledger.read() as session:
+        assert await held_by_rule(session) == ([] if on_missed == "ask" else [held.id])
+    await see(ledger, status="disabled", updated=off, now=off, on_missed=on_missed, enabled=False)
+    assert found(await plan(ledger, since=NOON - HOUR, now=NOON - HOUR / 2)) == [(1, wanted)]
+    async with ledger.read() as session:
+        assert await held_by_rule(session) == []
+        queue = await read_queue(session, Settings(), NOW)
+    assert [one.waits_for for one in queue.items] == ["decision"]
+
+
+async def test_a_shorter_grace_loses_nothing_that_was_due_under_the_longer_one(ledger: Ledger) -> None:
+    """What was due before the edit is judged when its own grace is over, hours after the last round began."""
+    await see(ledger, grace="2h", now=NOON - 9 * HOUR)
+    edited = NOON + timedelta(minutes=5)
+    await see(ledger, grace="60s", updated=edited, now=edited)
+    for minutes, wanted in ((10, []), (62, [1, -1]), (125, [0, -1, -2])):
+        there = await plan(ledger, since=NOON - HOUR, now=NOON + timedelta(minutes=minutes))
+        assert [hours for hours, _ in found(there)] == wanted
+        async with ledger.write() as session:
+            await move(session, SWEPT, NOON + timedelta(minutes=minutes))
 
 
 async def test_a_round_goes_on_where_the_last_one_ended(ledger: Ledger) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from proactive_prefect.errors import InputError
 from proactive_prefect.ledger.db import Ledger
@@ -15,7 +15,7 @@ from proactive_prefect.ledger.log import read_events
 from proactive_prefect.ledger.occurrences import apply
 from proactive_prefect.ledger.tables import Resolution, ResolutionAction
 from proactive_prefect.ledger.versions import SeenRule, note_rules
-from proactive_prefect.missed.carry import turns
+from proactive_prefect.missed.carry import has_more, turns
 from proactive_prefect.missed.queue import read_queue
 from proactive_prefect.missed.resolve import find_missed, resolve_missed
 from proactive_prefect.prefect_api import PrefectApi
@@ -172,3 +172,39 @@ async def test_the_queue_says_what_becomes_of_each(ledger: Ledger, ledger_settin
     assert queue.items[0].late_by == 3 * 3600
     assert (queue.total, queue.in_flight) == (3, 0)
     assert [one.rule_id for one in page.items] == ["other"]
+
+
+async def test_an_approved_run_that_was_cancelled_before_its_turn_waits_for_nothing(
+    ledger: Ledger, ledger_settings: Settings, away: PrefectApi
+) -> None:
+    """Nobody goes on looking for its turn."""
+    one = await held(ledger, 1)
+    await resolve_missed(ledger, away, ledger_settings, [one], "approve_backfill_run", by="ada", via="api")
+    assert await has_more(ledger)
+    await held(ledger, 1, states=(*HELD, "CANCELLED/Cancelled"))
+    async with ledger.read() as session:
+        assert await turns(session) == []
+    assert not await has_more(ledger)
+
+
+async def test_any_number_of_turns_fits_into_a_question(
+    ledger: Ledger, ledger_settings: Settings, away: PrefectApi
+) -> None:
+    """A database takes so many parameters and no more: the queue does not name each run that waits for its turn."""
+    ids = [await held(ledger, number) for number in range(30)]
+    await resolve_missed(ledger, away, ledger_settings, ids[:25], "approve_backfill_run", by="ada", via="api")
+    most = 0
+
+    def hear(_connection: Any, _cursor: Any, _statement: str, parameters: Any, *_: Any) -> None:
+        nonlocal most
+        most = max(most, len(parameters))
+
+    engine = ledger._readers.sync_engine
+    event.listen(engine, "before_cursor_execute", hear)
+    try:
+        async with ledger.read() as session:
+            queue = await read_queue(session, ledger_settings, NOON)
+    finally:
+        event.remove(engine, "before_cursor_execute", hear)
+    assert (queue.total, len(queue.items), sum(one.waits_for == "turn" for one in queue.items)) == (30, 30, 25)
+    assert 0 < most < 20

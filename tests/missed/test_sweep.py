@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Pending, Running, Scheduled
+from sqlalchemy import select
+from sqlmodel import col
 
 from proactive_prefect.firing.facts import gather, occurrence_of
-from proactive_prefect.firing.gate import Run, decide
+from proactive_prefect.firing.gate import Hold, Run, decide
+from proactive_prefect.firing.outcome import missed
 from proactive_prefect.ledger.db import open_ledger
 from proactive_prefect.ledger.log import read_events
-from proactive_prefect.missed.carry import carry_out
-from proactive_prefect.missed.resolve import resolve_missed
-from proactive_prefect.missed.sweep import Sweeper
+from proactive_prefect.ledger.tables import Resolution
+from proactive_prefect.missed.carry import carry_out, has_more
+from proactive_prefect.missed.plan import Gap
+from proactive_prefect.missed.resolve import learn, learn_held, resolve_missed
+from proactive_prefect.missed.sweep import Sweeper, sweep
 from proactive_prefect.prefect_api import connect
+from proactive_prefect.prefect_api.client import Refused
+from proactive_prefect.prefect_api.missed import create_missed, resume_run
 from proactive_prefect.prefect_api.pausing import pause_rule, resume_rule
-from proactive_prefect.prefect_api.runs import cancel_run, create_run, run_states, set_state
+from proactive_prefect.prefect_api.runs import cancel_run, create_run, run_states, set_state, upcoming_runs
 from proactive_prefect.rules.models import to_snapshot
 from proactive_prefect.settings import Settings
 from tests.conftest import Server
 from tests.gateway.conftest import apply, forget, rulebook
-from tests.support import free_port
+from tests.support import free_port, wait_until
 
 from .outage import HOUR, Outage
+from .relay import A_PAGE, BAD_GATEWAY, FORBIDDEN, Relay
 
 
 @pytest.fixture
@@ -40,6 +48,11 @@ async def outage(prefect_server: Server, tmp_path: Path) -> AsyncIterator[Outage
             yield made
         finally:
             await forget(made.project)
+
+
+def plenty(outage: Outage) -> Settings:
+    """Room for all: of other tests' runs, which are on the same server, some may be on their way."""
+    return outage.settings.model_copy(update={"missed_at_once": 100})
 
 
 async def test_each_hour_is_missed_once_and_decided_once(outage: Outage) -> None:
@@ -286,3 +299,164 @@ async def test_a_decision_left_behind_by_who_made_it_is_carried_out_later(outage
     assert (await outage.states("disk"))[:2] == ["Missed", "Missed"]
     await carry_out(outage.ledger, outage.api, outage.settings)
     assert (await outage.states("disk"))[:2] == ["Resuming", "Cancelled"]
+
+
+async def test_a_decision_outlives_a_proxy_without_an_upstream(outage: Outage) -> None:
+    """An error that passes refuses nothing: what was rescheduled meanwhile gets its run when Prefect answers again."""
+    outage.hours = 1
+    await outage.begin({"id": "disk"}, made_ahead=0)
+    await outage.round()
+    [one] = await outage.account("disk")
+    target = datetime.now(UTC) + HOUR
+    async with Relay(outage.api.url) as relay:
+        relay.says = BAD_GATEWAY
+        with temporary_settings({PREFECT_API_URL: relay.url}):
+            async with connect(Settings(api_patience=1)) as api:
+                ids = [one.id or 0]
+                [answer] = await resolve_missed(
+                    outage.ledger, api, outage.settings, ids, "reschedule", by="a", via="api", target=target
+                )
+                assert not answer.carried_out
+                for said in (BAD_GATEWAY, FORBIDDEN):
+                    relay.says = said
+                    with pytest.raises(Refused, match=said[0][:3]):
+                        await carry_out(outage.ledger, api, outage.settings)
+                relay.says = None
+                await carry_out(outage.ledger, api, outage.settings)
+    coming = await upcoming_runs(outage.api, [outage.deployments["disk"]], until=target + timedelta(seconds=1))
+    assert target in [run.expected_start_time for run in coming]
+    assert await outage.states("disk") == ["Rescheduled"]
+
+
+async def test_a_deployment_that_goes_away_within_a_round_leaves_no_due_time_behind(outage: Outage) -> None:
+    """The next round knows that it is gone, and looks at the same time again."""
+    outage.hours = 3
+    await outage.begin({"id": "disk"}, made_ahead=0)
+
+    class Overtaken(Sweeper):
+        """After it has looked, and before it makes the runs, somebody deletes the deployment."""
+
+        async def _make(self, gaps: Sequence[Gap]) -> bool:
+            await outage.api.delete(f"/deployments/{outage.deployments['disk']}")
+            return await super()._make(gaps)
+
+    await Overtaken(outage.api, outage.ledger, outage.settings).round(datetime.now(UTC))
+    assert await outage.account("disk") == []
+    await outage.round()
+    assert [one.reason.partition(":")[0] for one in await outage.account("disk")] == ["disabled"] * 3
+
+
+async def test_an_approved_run_made_again_by_a_process_that_died_gets_its_turn(outage: Outage) -> None:
+    """The ledger hears of the new run, and of nothing that binds it to the approval: it takes no place for ever."""
+    outage.hours = 1
+    await outage.begin({"id": "disk"}, made_ahead=1)
+    await outage.round()
+    [one] = await outage.account("disk")
+    await resolve_missed(
+        outage.ledger, outage.api, plenty(outage), [one.id or 0], "approve_backfill_run", by="ada", via="api"
+    )
+    [first] = await outage.runs("disk")
+    assert first.state_name == "Resuming"
+    await outage.api.delete(f"/flow_runs/{first.id}")
+    await outage.look()
+    assert await outage.outcomes("disk") == ["deleted"]
+    rule = outage.id("disk")
+    held = missed(Hold("made again"))
+    made = await create_missed(
+        outage.api, outage.deployments["disk"], rule, first.parameters["rule"], outage.due[0], held
+    )
+    await learn(outage.ledger, outage.api, outage.settings, [str(made.id)])
+    async with outage.ledger.write() as session:  # half a minute later
+        [resolution] = (await session.scalars(select(Resolution).where(col(Resolution.occurrence_id) == one.id))).all()
+        assert resolution.carried_at is not None
+        resolution.carried_at -= timedelta(minutes=1)
+    assert await has_more(outage.ledger)
+    await outage.round()
+    await carry_out(outage.ledger, outage.api, plenty(outage))
+    assert await outage.states("disk") == ["Resuming"]
+    for state in (Pending(), Running(), Completed()):
+        await set_state(outage.api, made.id, state)
+    await outage.look()
+    assert await outage.outcomes("disk") == ["completed"]
+
+
+async def test_a_stale_one_that_somebody_has_just_resumed_runs(outage: Outage) -> None:
+    """Of which the ledger has not heard yet: their word counts, and the others are skipped."""
+    outage.hours = 2
+    await outage.begin({"id": "disk", "stale_after": "1d"}, made_ahead=0)
+    await outage.round()
+    first, _ = await outage.runs("disk")
+    await resume_run(outage.api, first.id)
+    await Sweeper(outage.api, outage.ledger, outage.settings)._drop_stale(datetime.now(UTC) + timedelta(days=2))
+    assert await outage.states("disk") == ["Resuming", "Skipped"]
+    assert await outage.outcomes("disk") == ["approved", "skipped"]
+
+
+async def test_the_sweep_goes_on_after_an_answer_that_nobody_foresaw(
+    outage: Outage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a page of a proxy, with success, where JSON should be: it is said, and each work is tried again."""
+    monkeypatch.setattr("proactive_prefect.missed.sweep.ROUND_EVERY", 0.2)
+    outage.hours = 2
+    await outage.begin({"id": "disk", "on_missed": "run", "on_overlap": "allow"}, made_ahead=0)
+    stop = asyncio.Event()
+    async with Relay(outage.api.url) as relay:
+        relay.says = A_PAGE
+        with temporary_settings({PREFECT_API_URL: relay.url}):
+            async with connect(Settings(api_patience=1)) as api:
+                sweeping = asyncio.create_task(sweep(api, outage.ledger, stop, plenty(outage)))
+                try:
+                    for work in ("sweep", "watch"):
+                        said = f"missed.{work} failed: JSONDecodeError"
+                        await wait_until(lambda said=said: said in caplog.text, what=said)
+                    relay.says = None
+
+                    async def all_go() -> bool:
+                        return await outage.states("disk") == ["Resuming"] * 2
+
+                    await wait_until(all_go, what="what was missed is let go")
+                finally:
+                    stop.set()
+                    await sweeping
+
+
+async def test_the_works_of_the_sweep_outlive_whatever_fails(outage: Outage, caplog: pytest.LogCaptureFixture) -> None:
+    """Carrying out too: a decision waits, the answers are nonsense, and then they are not."""
+    outage.hours = 1
+    await outage.begin({"id": "disk"}, made_ahead=0)
+    await outage.round()
+    [one] = await outage.account("disk")
+    async with Relay(outage.api.url) as relay:
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}):
+            async with connect(Settings(api_patience=1)) as away:
+                await resolve_missed(
+                    outage.ledger, away, outage.settings, [one.id or 0], "delete_missed", by="ada", via="api"
+                )
+        relay.says = A_PAGE
+        with temporary_settings({PREFECT_API_URL: relay.url}):
+            async with connect(Settings(api_patience=1)) as api:
+                carrying = asyncio.create_task(Sweeper(api, outage.ledger, outage.settings).carry())
+                try:
+                    said = "missed.carry failed: JSONDecodeError"
+                    await wait_until(lambda: said in caplog.text, what=said)
+                    relay.says = None
+
+                    async def is_done() -> bool:
+                        return await outage.states("disk") == ["Cancelled"]
+
+                    await wait_until(is_done, what="the decision is carried out")
+                finally:
+                    carrying.cancel()
+                    await asyncio.gather(carrying, return_exceptions=True)
+
+
+async def test_held_runs_are_learned_some_at_a_time(outage: Outage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many Prefect holds: where no gateway feeds the ledger, a command asks for them."""
+    monkeypatch.setattr("proactive_prefect.missed.resolve._BATCH", 2)
+    outage.hours = 5
+    await outage.begin({"id": "disk"}, made_ahead=5)
+    held = missed(Hold("late"))
+    for run in await outage.runs("disk"):
+        await set_state(outage.api, run.id, held, force=True)
+    await learn_held(outage.ledger, outage.api, outage.settings)
+    assert await outage.outcomes("disk") == ["missed"] * 5
