@@ -90,8 +90,9 @@ async def _calendar(
 
 def _show_days(found: CalendarEvents, *, hours: bool) -> None:
     by_day: dict[date, list[Entry]] = {}
-    for entry in sorted((*found.always_running, *found.events), key=lambda one: one.scheduled_at_utc):
-        by_day.setdefault(_local(entry.scheduled_at_utc).date(), []).append(entry)
+    found_all = (*found.always_running, *found.events)
+    for entry in sorted(found_all, key=lambda one: (_day(one), one.scheduled_at_utc)):
+        by_day.setdefault(_day(entry), []).append(entry)
     if not by_day:
         note("nothing, in that time: no rule is due, and none ran")
     for day, entries in by_day.items():
@@ -114,11 +115,11 @@ def _show_week(found: CalendarEvents, asked: Asked, first: date, count: int) -> 
     days = [first + timedelta(days=number) for number in range(min(count, 7))]
     rows: dict[str, dict[date, list[str]]] = {}
     for entry in found.always_running:
-        rows.setdefault(entry.source_ref, {}).setdefault(entry.scheduled_at_utc.date(), []).append(_counts(entry))
+        rows.setdefault(entry.source_ref, {}).setdefault(_day(entry), []).append(_counts(entry))
     for entry in found.events:
         at = _local(entry.scheduled_at_utc)
         said = f"{at:%H:%M}" + ("" if entry.status == "scheduled" else f" {entry.status}")
-        rows.setdefault(entry.source_ref, {}).setdefault(at.date(), []).append(said)
+        rows.setdefault(entry.source_ref, {}).setdefault(_day(entry), []).append(said)
     cells = [(rule_id, *("\n".join(by_day.get(day, ())) for day in days)) for rule_id, by_day in sorted(rows.items())]
     if cells:
         table(("rule", *(f"{day:%a %d %b}" for day in days)), cells)
@@ -135,6 +136,11 @@ def _show_waiting(found: CalendarEvents) -> None:
         line(f"         … {found.stasis_total} in all")
     if found.stasis_total:
         note("`proactive missed` decides about what was missed")
+
+
+def _day(entry: Entry) -> date:
+    """The local day of an entry; of one that stands for a day of UTC, that in which most of it falls."""
+    return _local(entry.scheduled_at_utc + timedelta(hours=12 if entry.always_running else 0)).date()
 
 
 def _counts(entry: Entry) -> str:
