@@ -43,10 +43,9 @@ class Child:
 
     async def start(self) -> None:
         """Start it, and keep it alive from now on."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > _LARGEST_LOG:
             self.log.replace(self.log.with_suffix(".old.log"))
-        await self._spawn()
+        self._process = await self._spawn()
         self._keeper = asyncio.create_task(self._keep())
 
     def stop_keeping(self) -> None:
@@ -79,10 +78,11 @@ class Child:
             return " / ".join(line.strip() for line in text[-lines:])
         return ""
 
-    async def _spawn(self) -> None:
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as out:
             self.log.chmod(0o600)
-            self._process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self._argv,
                 env=self._env,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -100,13 +100,19 @@ class Child:
             code = await self._process.wait()
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            self._process = None  # its id may soon be another's
             if time.monotonic() - began > _STEADY:
                 backoff = 0.5
-            self._say(f"{self.name} ended ({describe_exit(code)}); starting it again in {backoff:g} s, see {self.log}")
-            await asyncio.sleep(backoff)
-            backoff = min(backoff * 2, _LONGEST_BACKOFF)
-            self.restarts += 1
-            await self._spawn()
+            what = f"ended ({describe_exit(code)})"
+            while self._process is None:
+                self._say(f"{self.name} {what}; starting it again in {backoff:g} s, see {self.log}")
+                await asyncio.sleep(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                self.restarts += 1
+                try:
+                    self._process = await self._spawn()
+                except OSError as error:  # no process, memory or file is to be had: that passes
+                    what = f"cannot be started ({error})"
 
 
 def describe_exit(code: int) -> str:

@@ -17,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 from ..errors import ConfigError, PrefectError, ProactiveError
 from ..settings import Settings
 from .declared import Declared, off_notice, read_declared
+from .ports import url_at
 from .reach import connected
 from .upfile import read_up_file
 from .words import distance, read_instant
@@ -116,6 +117,9 @@ async def examine(settings: Settings, *, fix: bool) -> AsyncIterator[Finding]:
                 yield finding
     except PrefectError as error:
         yield Finding("server", "FAIL", error.message, error.hint)
+    except httpx.HTTPError as error:  # it answered, and does so no more
+        text = f"broke off while it was examined ({type(error).__name__}): {error}"
+        yield Finding("server", "FAIL", text, "look into the server's log, and run `proactive doctor` again")
 
 
 def _pools(settings: Settings, declared: Declared | None) -> Counter[str]:
@@ -143,10 +147,9 @@ async def examine_server(api: PrefectApi, *, fix: bool) -> AsyncIterator[Finding
     """The findings on the server itself: its clock, where it keeps leases, whether it schedules, leaked slots."""
     from ..prefect_api.checkup import free_slots, leaked_slots, lease_storage, time_to_schedule
 
-    async with httpx.AsyncClient(timeout=10) as http:
-        before = datetime.now(UTC)
-        answer = await http.get(f"{api.url.rstrip('/')}/health")
-        after = datetime.now(UTC)
+    before = datetime.now(UTC)
+    answer = await api.client.request("GET", "/health")
+    after = datetime.now(UTC)
     if date := answer.headers.get("date"):
         yield check_clock(parsedate_to_datetime(date), before, after)
 
@@ -212,7 +215,7 @@ async def examine_workers(api: PrefectApi, pools: Mapping[str, int]) -> AsyncIte
 async def examine_gateway(settings: Settings) -> Finding:
     """Whether the gateway answers, and is ready."""
     running = read_up_file(settings.home)
-    url = running["gateway_url"] if running else f"http://{settings.gateway_host}:{settings.gateway_port}"
+    url = running["gateway_url"] if running else url_at(settings.gateway_host, settings.gateway_port)
     try:
         async with httpx.AsyncClient(timeout=5) as http:
             answer = await http.get(f"{url}/readyz")

@@ -7,12 +7,10 @@ import contextlib
 import importlib
 import os
 import time
+from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psutil
-
-from ..errors import PrefectError
 from ..settings import Settings
 from . import guard
 from .board import Board
@@ -21,8 +19,7 @@ from .declared import Declared
 from .parts import GatewayPart, WorkerPart
 from .report import Report
 from .server import EmbeddedServer, base_env, may_name_an_api
-from .upfile import UpFile, WebhookEntry, remove_up_file, write_up_file
-from .words import read_instant
+from .upfile import UpFile, WebhookEntry, keep_writing, remove_up_file
 from .work import WORKER_TYPE
 
 if TYPE_CHECKING:
@@ -30,8 +27,7 @@ if TYPE_CHECKING:
 
 _FIRST_ANSWER = 10.0
 # Together below five seconds: that is what Ctrl-C may take.
-_WORKER_GRACE = 1.5
-_SETTLE_TIME = 1.5
+_WORKER_GRACE = 3.0  # its runs have the first second, and it tells how they ended in the rest
 _GATEWAY_GRACE = 0.8
 _SERVER_GRACE = 0.8
 
@@ -48,7 +44,6 @@ class Everything:
         self._server: EmbeddedServer | None = None
         self._worker: WorkerPart | None = None
         self._gateway: GatewayPart | None = None
-        self._api: PrefectApi | None = None
         self._open = contextlib.AsyncExitStack()
 
     async def run(self) -> None:
@@ -58,27 +53,27 @@ class Everything:
 
         with use_api_url(url):
             api = await self._connect()
-            await self._settle("The process of this run was gone when `proactive up` started.", crashed=True)
             await self._apply(api)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._await_worker(api))
                 gateway = group.create_task(self._await_gateway())
             up_file = await self._up_file(api, gateway.result())
-            write_up_file(self._settings.home, up_file)
+            await keep_writing(self._settings.home, up_file, self._report.say)
             self._report.say(f"ready after {self._report.elapsed:.1f} s; Ctrl-C ends everything")
             await asyncio.gather(Board(self._report, self._declared, up_file, api).show(), self._keep_pids(up_file))
 
     async def end(self) -> None:
-        """End all, in the order that leaves no run behind: the worker, its runs, the gateway, the server."""
+        """End all, in the order that leaves no run behind: the worker, which ends its runs, the gateway, the server.
+
+        A run that the worker has no time for, and those of a worker that was killed, the next worker of this home ends.
+        """
         for child in self._children().values():
             child.stop_keeping()
-        remove_up_file(self._settings.home)
+        with contextlib.suppress(OSError):  # with the lock gone, nobody believes it
+            remove_up_file(self._settings.home)
         self._report.say("ending: runs first, then the rest")
         if self._worker is not None:
             await self._worker.child.end(grace=_WORKER_GRACE)
-            with contextlib.suppress(TimeoutError, PrefectError):
-                async with asyncio.timeout(_SETTLE_TIME):
-                    await self._settle("`proactive up` was ended while this run was under way.", crashed=False)
         if self._gateway is not None:
             await self._gateway.child.end(grace=_GATEWAY_GRACE)
         if self._server is not None and self._server.child is not None:
@@ -126,26 +121,10 @@ class Everything:
             async with connect(self._settings.model_copy(update={"api_patience": _FIRST_ANSWER})) as api:
                 await api.get("/health")
                 step.detail = api.url
-            self._api = await self._open.enter_async_context(connect(self._settings))
+            opened = await self._open.enter_async_context(connect(self._settings))
         if self._worker is None:  # a server that was there already
             await self._start_parts()
-        return self._api
-
-    async def _settle(self, why: str, *, crashed: bool) -> None:
-        """Settle the runs of our work pool whose process is gone. On a shared server only those of this machine."""
-        from ..prefect_api.leftovers import claimed_runs, of_this_machine, settle_run
-
-        if self._api is None:
-            return
-        pools = {"name": {"any_": [self._settings.work_pool]}}
-        api, runs = self._api, await claimed_runs(self._api, pools)
-        if self._server is None:
-            runs = [run for run in runs if of_this_machine(run, psutil.pid_exists)]
-        elif crashed:  # what was claimed since we began is being worked on
-            runs = [run for run in runs if _since(run) < self._began]
-        done = await asyncio.gather(*(settle_run(api, run, why=why, crashed=crashed) for run in runs))
-        if count := sum(done):
-            self._report.say(f"settled {count} runs whose process is gone")
+        return opened
 
     async def _apply(self, api: PrefectApi) -> None:
         from ..deploy.apply import apply_plan
@@ -159,6 +138,10 @@ class Everything:
             project = self._declared.project(self._settings)
             specs = compile_rules(self._declared.rulebook, project)
             plan = await make_plan(api, specs, project, pool_type=WORKER_TYPE)
+            for missing in (found for found in plan.obstacles if found.alerts_of):
+                # No reason that nothing fires; and where it is to be made may be the server that is just starting.
+                self._report.say(f"no alerts there: {missing.message}. {missing.hint}", style="bold yellow")
+            plan = replace(plan, obstacles=tuple(found for found in plan.obstacles if not found.alerts_of))
             await apply_plan(api, plan)
             changes = len(plan.added) + len(plan.changed) + len(plan.removed)
             step.detail = f"{len(specs)} declared, {changes} changed on the server"
@@ -197,7 +180,7 @@ class Everything:
         declared = {rule.id for rule in self._declared.rulebook.rules}
         return UpFile(
             prefect_url=self._server.url if self._server else _ui_of(api.url),
-            prefect_api_url=api.url.rstrip("/"),
+            prefect_api_url=str(api.client.api_url).rstrip("/"),  # whole: commands call it
             gateway_url=gateway.url,
             token=operator_token(self._settings),
             webhooks={
@@ -219,7 +202,7 @@ class Everything:
             await asyncio.sleep(1)
             if (pids := self._pids()) != up_file["pids"]:
                 up_file["pids"] = pids
-                write_up_file(self._settings.home, up_file)
+                await keep_writing(self._settings.home, up_file, self._report.say)
 
 
 def _import_prefect() -> None:
@@ -237,9 +220,3 @@ def _ui_of(api_url: str) -> str:
     from ..prefect_api.links import ui_url
 
     return ui_url() or api_url.rstrip("/").removesuffix("/api")
-
-
-def _since(run: dict[str, Any]) -> float:
-    """Since when a run is in its state, as Unix time."""
-    at = read_instant((run.get("state") or {}).get("timestamp"))
-    return at.timestamp() if at else 0.0

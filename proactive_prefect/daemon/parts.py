@@ -15,7 +15,7 @@ import httpx
 from ..errors import PrefectError
 from ..settings import Settings
 from .children import Child, Say
-from .ports import choose_port, listens
+from .ports import choose_port, listens, url_at
 from .work import WORKER_TYPE
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class GatewayPart(Part):
         self.port = choose_port(host, wished)
         if wished and self.port != wished:
             say(f"port {wished} is taken: the gateway gets {self.port} (PROACTIVE_GATEWAY_PORT sets it)")
-        reach = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
-        self.own_url = f"http://{reach}:{self.port}"
+        self.own_url = url_at(host, self.port)
         self.url = (settings.gateway_url or self.own_url).rstrip("/")
         super().__init__("gateway", settings, {**env, "PROACTIVE_GATEWAY_PORT": str(self.port)}, say)
 

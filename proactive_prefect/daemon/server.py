@@ -13,7 +13,7 @@ import httpx
 
 from ..errors import PrefectError
 from .children import Child, Say
-from .ports import choose_port, listens
+from .ports import choose_port, listens, url_at
 
 DEFAULT_PORT = 4200
 _LONGEST_START = 600.0  # a busy small machine, and a first start that creates the database
@@ -73,16 +73,12 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """The server's own address, where its UI is."""
-        return f"http://{self._reach}:{self.port}"
+        return url_at(self._host, self.port)
 
     @property
     def api_url(self) -> str:
         """The address of its API."""
         return f"{self.url}/api"
-
-    @property
-    def _reach(self) -> str:
-        return "127.0.0.1" if self._host in ("0.0.0.0", "::") else self._host  # noqa: S104 - compared, not bound
 
     async def start(self) -> Child:
         """Start it on the port wished for, or on a free one. It is not healthy yet: `wait_healthy`."""

@@ -23,7 +23,7 @@ _LAST_KILL = 1.0
 
 
 def up(settings: Settings, declared: Declared, report: Report) -> None:
-    """Run the project until SIGINT, SIGTERM or SIGHUP. Raises ProactiveError if it cannot start."""
+    """Run the project until SIGINT, SIGTERM or (not under `nohup`) SIGHUP. Raises ProactiveError if it cannot start."""
     home = settings.home.resolve()
     settings = settings.model_copy(update={"home": home, "config": declared.config})
     tag = secrets.token_hex(16)
@@ -42,7 +42,10 @@ async def _run(everything: Everything, report: Report) -> None:
     def asked() -> None:
         (hurry if ends.is_set() else ends).set()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else `nohup` is to keep it alive without its terminal
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         asyncio.get_running_loop().add_signal_handler(number, asked)
     try:
         await _unless(ends, everything.run())

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TypedDict
-
-import psutil
+from typing import TextIO, TypedDict
 
 from ..errors import InputError
+from .children import Say
 
 UP_FILE = "up.json"
 LOCK_FILE = "up.lock"
+_LOOK = 0.5  # seconds in which whoever only looks at the lock has let go of it
+_LONGEST_BACKOFF = 30.0
 
 
 class WebhookEntry(TypedDict):
@@ -43,15 +46,41 @@ def read_up_file(home: Path) -> UpFile | None:
     """What a running `up` of this project has written; None if none runs (a file that a crash left is no answer)."""
     try:
         content: UpFile = json.loads((home / UP_FILE).read_text())
-        alive = psutil.pid_exists(content["pids"]["up"])
+        return content if content["pids"]["up"] == _holder(home) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return content if alive else None
+
+
+def _holder(home: Path) -> object:
+    """The process id of the `up` that runs, as the lock has it; None if the lock is free.
+
+    Only the kernel knows whether an `up` runs: after a restart, or in a container, its process id is another's.
+    """
+    with (home / LOCK_FILE).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _note(lock.read()).get("pid")
+    return None
 
 
 def write_up_file(home: Path, content: UpFile) -> None:
     """Replace `up.json` in one step; mode 0600 from the first byte on."""
     write_private(home / UP_FILE, json.dumps(content, indent=2) + "\n")
+
+
+async def keep_writing(home: Path, content: UpFile, say: Say) -> None:
+    """`write_up_file`, again and again until it succeeds: what runs does not end because a disk is full."""
+    backoff = 1.0
+    while True:
+        try:
+            write_up_file(home, content)
+        except OSError as error:
+            say(f"{UP_FILE} cannot be written ({error.strerror or error}); trying again in {backoff:g} s")
+        else:
+            return
+        await asyncio.sleep(backoff)
+        backoff = min(backoff * 2, _LONGEST_BACKOFF)
 
 
 def remove_up_file(home: Path) -> None:
@@ -83,16 +112,27 @@ def only_one(home: Path, tag: str) -> Iterator[str | None]:
     home.mkdir(parents=True, exist_ok=True)
     handle = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(handle, "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise _already_running(home, lock.read()) from None
+        if not _take(lock):
+            raise _already_running(home, lock.read())
         earlier = _note(lock.read()).get("tag")
         lock.seek(0)
         lock.truncate()
         json.dump({"pid": os.getpid(), "tag": tag, "since": datetime.now().astimezone().isoformat()}, lock)
         lock.flush()
         yield str(earlier) if earlier else None
+
+
+def _take(lock: TextIO) -> bool:
+    """Whether the lock was free, but for a moment in which somebody looked at it; it is taken now."""
+    deadline = time.monotonic() + _LOOK
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(0.02)
 
 
 def _note(text: str) -> dict[str, object]:

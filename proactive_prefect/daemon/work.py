@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import runpy
@@ -10,9 +11,7 @@ import sys
 import time
 from typing import Literal
 
-import httpx
-
-from ..errors import PrefectUnreachable
+from ..errors import PrefectError, PrefectUnreachable
 from ..settings import Settings
 
 # The type of the workers that are started here, and of work pools that are created.
@@ -21,27 +20,37 @@ _LONGEST_START = 600.0  # of a server that `up` starts beside the worker
 
 
 def work(settings: Settings) -> None:
-    """Run a worker until SIGINT or SIGTERM. Raises PrefectUnreachable if no server answers within ten minutes."""
+    """Run a worker until SIGINT or SIGTERM. Raises PrefectError if no server answers within ten minutes."""
     importlib.import_module("proactive_prefect.worker")  # seconds, in which the server may be starting too
-    _wait_for_server(os.environ.get("PREFECT_API_URL"), max(settings.api_patience, _LONGEST_START))
+    asyncio.run(wait_for_server(settings, max(settings.api_patience, _LONGEST_START)))
     name = os.environ.get("PROACTIVE_WORKER_NAME") or f"proactive on {socket.gethostname()}"
     sys.argv = ["prefect", "worker", "start", "--type", WORKER_TYPE, "--pool", settings.work_pool, "--name", name]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
 
-def _wait_for_server(api_url: str | None, patience: float) -> None:
-    """Wait for an answer; without an address in the environment, Prefect's settings know more and decide."""
-    if api_url is None:
+async def wait_for_server(settings: Settings, patience: float) -> None:
+    """Wait for the server that Prefect's settings name; where they name none, Prefect decides.
+
+    Prefect's own client asks: it knows the certificates and what the server, or what stands before it, wants to be
+    told. Raises PrefectError after `patience` seconds, and at once where the server's certificate is not trusted.
+    """
+    from ..prefect_api.address import configured_api_url
+    from ..prefect_api.client import Refused, connect
+
+    if configured_api_url() is None:
         return
     deadline = time.monotonic() + patience
-    while True:
-        try:
-            httpx.get(f"{api_url}/health", timeout=5)
-            return
-        except httpx.HTTPError as error:
-            if time.monotonic() > deadline:
-                raise PrefectUnreachable(
-                    f"no answer from the Prefect API at {api_url} ({type(error).__name__})",
-                    hint="`proactive up` starts a server; PREFECT_API_URL names another.",
-                ) from None
-        time.sleep(0.2)
+    async with connect(settings.model_copy(update={"api_patience": 0.0})) as api:
+        while True:
+            try:
+                await api.get("/health")
+                return
+            except PrefectError as error:
+                if isinstance(error, Refused) and error.status < 500:
+                    return  # it is there: what it minds, Prefect's worker says
+                if "CERTIFICATE_VERIFY_FAILED" in str(error.__context__):
+                    hint = "PREFECT_API_SSL_CERT_FILE names the certificates to trust."
+                    raise PrefectUnreachable(f"the certificate of {api.url} is not trusted", hint=hint) from None
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.2)

@@ -16,12 +16,12 @@ from prefect.client.schemas.objects import FlowRun, Worker
 from prefect.states import Cancelled, Crashed
 
 from .client import PrefectApi, Refused
-from .leftovers import claimed_runs
 from .runs import read_run, run_states, set_state
-from .signatures import HEARTBEAT, SILENCE, Owner, owner_in, owner_of
+from .signatures import HEARTBEAT, HELD, SILENCE, Owner, owner_in, owner_of
 
 log = logging.getLogger("proactive.missed")
 
+_PAGE = 200
 _TOUCH = 20.0  # seconds that may lie between two looks that count as one watch
 
 
@@ -42,8 +42,7 @@ class Watch:
         now = time.monotonic()
         if now - self._last > _TOUCH:
             self._since = now
-        claimed = await claimed_runs(self._api, {"type": {"any_": ["proactive"]}})
-        old = [run for run in map(FlowRun.model_validate, claimed) if self._is_old(run)]
+        old = [run for run in await _claimed_runs(self._api) if self._is_old(run)]
         self._last = time.monotonic()
         if not old or now - self._since < self._silence:
             return []
@@ -93,3 +92,22 @@ class Watch:
         await set_state(self._api, run.id, (Cancelled if state.is_cancelling() else Crashed)(message=why))
         log.warning("missed.orphaned run=%s worker=%s host=%s", run.id, owner.worker, owner.host)
         return [str(run.id)]
+
+
+async def _claimed_runs(api: PrefectApi) -> list[FlowRun]:
+    """All runs that a worker of type proactive has claimed and not ended."""
+    found: list[FlowRun] = []
+    while True:
+        page = await api.post(
+            "/flow_runs/filter",
+            {
+                "work_pools": {"type": {"any_": ["proactive"]}},
+                "flow_runs": {"state": HELD},
+                "sort": "EXPECTED_START_TIME_ASC",
+                "limit": _PAGE,
+                "offset": len(found),
+            },
+        )
+        found += map(FlowRun.model_validate, page)
+        if len(page) < _PAGE:
+            return found

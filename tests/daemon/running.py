@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from proactive_prefect.cli.scaffold import new_files
 from proactive_prefect.daemon import guard
@@ -90,18 +92,18 @@ class Running:
     def tag(self) -> str:
         return str(json.loads((self.folder / ".proactive" / "up.lock").read_text())["tag"])
 
-    def start(self) -> None:
-        """Start `up`, and wait until it is ready."""
+    def start(self, *before: str) -> None:
+        """Start `up`, and wait until it is ready. `before`: the command that runs it, such as `nohup`."""
         self.started = time.monotonic()
         with (self.folder / "up.log").open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "proactive_prefect.cli", "up"],
+                [*before, sys.executable, "-m", "proactive_prefect.cli", "up"],
                 cwd=self.folder,
                 env=self.env,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=_as_in_a_terminal,
             )
 
         def ready() -> bool:
@@ -155,9 +157,40 @@ class Running:
             return Counter(kind for (kind,) in database.execute("SELECT state_type FROM flow_run"))
 
 
+def start_worker(folder: Path, env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A `proactive worker` in a session of its own; what it says is in `log`."""
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "proactive_prefect.cli", "worker"],
+            cwd=folder,
+            env=env,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+
+def _as_in_a_terminal() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under `nohup`
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="IPv6 is off here")

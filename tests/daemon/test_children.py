@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,40 @@ async def test_a_part_that_keeps_dying_is_started_less_and_less_often(tmp_path: 
     await part.end(grace=1)
     assert [line.split("again in ")[1].split(" s")[0] for line in said[:3]] == ["0.5", "1", "2"]
     assert "exit code 3" in said[0]
+
+
+async def test_a_part_that_cannot_be_started_is_tried_again_and_that_is_said(tmp_path: Path) -> None:
+    """An environment that is rebuilt, no process or no memory to be had: what is away for a while is back later."""
+    said: list[str] = []
+    program, away = tmp_path / "program", tmp_path / "away"
+    program.symlink_to(sys.executable)
+    part = Child("part", [str(program), "-c", SLEEPER], os.environ, tmp_path / "part.log", said.append)
+    await part.start()
+    first = part.pid
+    assert first is not None
+    program.rename(away)
+    os.kill(first, signal.SIGKILL)
+    await wait_until(lambda: len(said) >= 3, what="two tries in vain")
+    assert part.pid is None
+    assert said[1].startswith("part cannot be started ([Errno 2] No such file or directory")
+    assert [line.split("again in ")[1].split(" s")[0] for line in said[:3]] == ["0.5", "1", "2"]
+    away.rename(program)
+    await wait_until(lambda: part.pid, what="a new process")
+    await part.end(grace=5)
+
+
+async def test_a_part_is_started_again_though_its_folder_of_logs_was_removed(tmp_path: Path) -> None:
+    """The folder is made anew."""
+    logs = tmp_path / "logs"
+    part = Child("part", [sys.executable, "-c", SLEEPER], os.environ, logs / "part.log", print)
+    await part.start()
+    first = part.pid
+    assert first is not None
+    shutil.rmtree(logs)
+    os.kill(first, signal.SIGKILL)
+    await wait_until(lambda: part.pid not in (None, first), what="a new process")
+    assert (logs / "part.log").exists()
+    await part.end(grace=5)
 
 
 async def test_ending_a_part_ends_its_group_even_if_it_ignores_sigterm(tmp_path: Path) -> None:

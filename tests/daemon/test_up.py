@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from ..conftest import Server
+from ..conftest import Server, stop
 from ..support import wait_until, wait_until_sync
-from .running import Running, alive
+from .running import RULES, Running, alive, needs_ipv6, start_worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 LIVE = {"PENDING", "RUNNING", "CANCELLING"}
+
+PATIENT = """
+[proactive]
+enabled = true
+
+[[webhook]]
+id = "patient"
+action = {{ type = "command", argv = ["sh", "-c", "until [ -e {go} ]; do sleep 0.2; done"] }}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +122,21 @@ def test_other_terminals_find_the_server_that_up_started(running: Running) -> No
     assert not resumed["beat"]["paused"]
 
 
+def test_code_finds_the_server_that_up_started(running: Running) -> None:
+    """`Proactive()` in the project's folder, without any setting."""
+    program = "from proactive_prefect import Proactive\nprint(*(found.rule.id for found in Proactive().rules()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=running.folder,
+        env=running.env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.split() == ["beat", "hook", "sleeper"], done.stderr
+
+
 def test_a_run_is_cancelled_by_the_beginning_of_its_name(running: Running) -> None:
     """Its action ends, and its state says who did it; a name that fits no run is an error."""
     name = json.loads(running.proactive("trigger", "sleeper", "--json").stdout)["name"]
@@ -159,8 +186,6 @@ def test_a_second_up_in_the_project_says_that_one_is_running(running: Running) -
 def test_a_part_that_is_killed_is_back_and_up_json_says_so(running: Running) -> None:
     """The worker is started again, the line names the signal, and its new pid is in the file."""
     first = running.up_file["pids"]["worker"]
-    import os
-
     os.kill(first, signal.SIGKILL)
     again = wait_until_sync(
         lambda: pid if (pid := running.up_file["pids"].get("worker", first)) != first else None,
@@ -169,6 +194,26 @@ def test_a_part_that_is_killed_is_back_and_up_json_says_so(running: Running) -> 
     )
     assert alive(again)
     assert "worker ended (SIGKILL); starting it again" in running.log
+
+
+def test_up_goes_on_while_up_json_cannot_be_written(running: Running) -> None:
+    """It says so, and the file is right again when it can be written."""
+    path = running.folder / ".proactive" / "up.json"
+    first = running.up_file["pids"]["worker"]
+    path.unlink()
+    path.mkdir()  # as on a full disk, each write fails
+    try:
+        os.kill(first, signal.SIGKILL)
+        wait_until_sync(lambda: "up.json cannot be written" in running.log, what="that it is said", timeout=120)
+    finally:
+        path.rmdir()
+    wait_until_sync(
+        lambda: path.is_file() and running.up_file["pids"].get("worker", first) != first,
+        what="another worker in the file",
+        timeout=120,
+    )
+    assert running.process is not None
+    assert running.up_file["pids"]["up"] == running.process.pid
 
 
 async def test_two_hundred_run_nows_and_as_many_webhooks_at_once_lose_nothing(running: Running) -> None:
@@ -245,13 +290,40 @@ def test_up_killed_leaves_no_process_and_the_next_up_settles_its_runs(tmp_path: 
 
         running.start()
         assert running.tag != tag_before
-        states = running.run_states()
-        assert not states["RUNNING"], running.log
-        assert states["CRASHED"] >= 1
-        assert "settled 1 runs" in running.log
+        wait_until_sync(lambda: running.run_states()["CRASHED"] >= 1, what="the end of the run", timeout=60)
+        assert not running.run_states()["RUNNING"], running.log
         assert running.signal(signal.SIGTERM) < 5
         assert running.left_over() == []
     finally:
+        running.kill()
+
+
+def test_a_run_of_another_worker_goes_on_while_up_ends_and_starts_again(tmp_path: Path) -> None:
+    """Whose the run is, `up` knows by its signature: neither Ctrl-C nor the next start ends it, and it completes."""
+    go = tmp_path / "go"
+    running = Running.project(tmp_path / "here", PATIENT.format(go=go))
+    log = tmp_path / "elsewhere.log"
+    other: subprocess.Popen[bytes] | None = None
+    try:
+        running.start()
+        elsewhere = {"PREFECT_API_URL": running.up_file["prefect_api_url"], "PROACTIVE_HOME": str(tmp_path / "home")}
+        other = start_worker(running.folder, {**running.env, **elsewhere}, log)
+        wait_until_sync(lambda: "started!" in log.read_text(), what="the other worker", timeout=120)
+        own = running.up_file["pids"]["worker"]
+        os.kill(own, signal.SIGSTOP)  # so that the other one claims the run
+        assert call(running, "patient").status_code == 202
+        wait_until_sync(lambda: running.run_states()["RUNNING"] == 1, what="the run at work", timeout=120)
+        os.kill(own, signal.SIGCONT)
+
+        assert running.signal(signal.SIGINT) < 5
+        assert running.run_states() == {"RUNNING": 1}, running.log
+        running.start()
+        assert running.run_states() == {"RUNNING": 1}, running.log
+        go.touch()
+        wait_until_sync(lambda: running.run_states() == {"COMPLETED": 1}, what="the end of the run", timeout=120)
+    finally:
+        if other is not None:
+            stop(other)
         running.kill()
 
 
@@ -273,6 +345,52 @@ def test_two_projects_run_beside_each_other_on_taken_ports(tmp_path: Path) -> No
     finally:
         one.kill()
         two.kill()
+
+
+def test_nohup_keeps_up_when_its_terminal_goes_away(prefect_server: Server, tmp_path: Path) -> None:
+    """SIGHUP is ignored if it was at the start; SIGTERM ends all as ever."""
+    running = Running.project(tmp_path)
+    running.env["PREFECT_API_URL"] = prefect_server.api_url
+    try:
+        running.start("nohup")
+        assert running.process is not None
+        running.process.send_signal(signal.SIGHUP)
+        running.proactive("list")  # takes longer than `up` would to heed the signal
+        assert running.process.poll() is None
+        assert "ending" not in running.log
+        assert running.signal(signal.SIGTERM) < 5
+    finally:
+        running.kill()
+
+
+@needs_ipv6
+def test_a_channel_that_is_missing_keeps_nothing_from_firing(tmp_path: Path) -> None:
+    """`up` says which alerts it cannot give; the server on which the channel is to be made stays."""
+    told = 'every = "60s"\nnotifications = { on_failure = ["slack-webhook/nowhere"] }'
+    running = Running.project(tmp_path, RULES.replace('every = "60s"', told))
+    try:
+        running.start()
+        assert "there is no block 'slack-webhook/nowhere' in Prefect" in running.log
+        assert "prefect block create slack-webhook" in running.log
+        assert "beat" in running.proactive("list").stdout
+    finally:
+        running.kill()
+
+
+def test_everything_runs_on_ipv6(tmp_path: Path) -> None:
+    """The server on the loopback address, the gateway on all addresses: each is found, and where it is, is told."""
+    running = Running.project(tmp_path)
+    running.env |= {"PREFECT_SERVER_API_HOST": "::1", "PROACTIVE_GATEWAY_HOST": "::"}
+    try:
+        running.start()
+        found = running.up_file
+        assert found["prefect_url"] == f"http://[::1]:{running.env['PREFECT_SERVER_API_PORT']}"
+        assert found["gateway_url"] == f"http://[::1]:{running.env['PROACTIVE_GATEWAY_PORT']}"
+        assert "Completed" in running.proactive("trigger", "hook", "--wait").stdout
+        assert call(running, "hook").status_code == 202
+        assert running.signal(signal.SIGINT) < 5
+    finally:
+        running.kill()
 
 
 def test_a_server_that_is_there_already_is_used_and_left_alone(prefect_server: Server, tmp_path: Path) -> None:

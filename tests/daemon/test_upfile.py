@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
-from proactive_prefect.daemon.ports import choose_port, listens
+from proactive_prefect.daemon.ports import choose_port, listens, url_at
 from proactive_prefect.daemon.server import server_env
-from proactive_prefect.daemon.upfile import UpFile, only_one, read_up_file, remove_up_file, write_up_file
+from proactive_prefect.daemon.upfile import (
+    UpFile,
+    keep_writing,
+    only_one,
+    read_up_file,
+    remove_up_file,
+    write_up_file,
+)
 from proactive_prefect.errors import InputError
 
-from ..support import free_port, wait_until_sync
+from ..support import wait_until, wait_until_sync
+from .running import needs_ipv6
 
 
 def content(pid: int) -> UpFile:
@@ -31,23 +42,63 @@ def content(pid: int) -> UpFile:
 
 def test_the_file_is_for_its_owner_only_and_read_back_as_written(tmp_path: Path) -> None:
     """Mode 0600, and nothing else is left in the folder."""
-    write_up_file(tmp_path, content(os.getpid()))
-    assert (tmp_path / "up.json").stat().st_mode & 0o777 == 0o600
-    assert read_up_file(tmp_path) == content(os.getpid())
-    assert [path.name for path in tmp_path.iterdir()] == ["up.json"]
-    remove_up_file(tmp_path)
-    remove_up_file(tmp_path)
-    assert read_up_file(tmp_path) is None
+    with only_one(tmp_path, "here"):
+        write_up_file(tmp_path, content(os.getpid()))
+        assert (tmp_path / "up.json").stat().st_mode & 0o777 == 0o600
+        assert read_up_file(tmp_path) == content(os.getpid())
+        assert {path.name for path in tmp_path.iterdir()} == {"up.json", "up.lock"}
+        remove_up_file(tmp_path)
+        remove_up_file(tmp_path)
+        assert read_up_file(tmp_path) is None
 
 
 def test_a_file_that_a_crash_left_is_no_answer(tmp_path: Path) -> None:
-    """Neither the file of a process that is gone nor a broken one counts."""
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    write_up_file(tmp_path, content(ended.pid))
+    """Neither one whose `up` is gone counts, though another process has its id by now, nor a broken one."""
+    with only_one(tmp_path, "killed"):
+        write_up_file(tmp_path, content(os.getpid()))
     assert read_up_file(tmp_path) is None
-    (tmp_path / "up.json").write_text('{"pids": ')
-    assert read_up_file(tmp_path) is None
+    with only_one(tmp_path, "next"):
+        write_up_file(tmp_path, content(os.getppid()))  # what the killed one left, before the next one removes it
+        assert read_up_file(tmp_path) is None
+        (tmp_path / "up.json").write_text('{"pids": ')
+        assert read_up_file(tmp_path) is None
+
+
+def test_who_looks_for_an_up_does_not_keep_one_from_starting(tmp_path: Path) -> None:
+    """Commands in other terminals look at the lock at any moment."""
+    write_up_file(tmp_path, content(os.getpid()))
+    (tmp_path / "up.lock").touch()
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from proactive_prefect.daemon.upfile import read_up_file\n"
+        "print('looks', flush=True)\n"
+        "while True:\n"
+        "    read_up_file(Path(sys.argv[1]))\n"
+    )
+    looker = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert looker.stdout is not None
+        assert looker.stdout.readline() == "looks\n"
+        for _ in range(100):
+            with only_one(tmp_path, "starts"):
+                pass
+    finally:
+        looker.kill()
+        looker.wait()
+
+
+async def test_a_file_that_cannot_be_written_is_written_later(tmp_path: Path) -> None:
+    """Whatever the reason (here a folder is in its place), that is said, and tried again."""
+    (tmp_path / "up.json").mkdir()
+    said: list[str] = []
+    writing = asyncio.create_task(keep_writing(tmp_path, content(os.getpid()), said.append))
+    await wait_until(lambda: said, what="a try in vain")
+    assert said == ["up.json cannot be written (Is a directory); trying again in 1 s"]
+    assert not writing.done()
+    (tmp_path / "up.json").rmdir()
+    await writing
+    assert json.loads((tmp_path / "up.json").read_text()) == content(os.getpid())
 
 
 def test_only_one_up_holds_a_project_and_the_next_learns_of_the_one_before(tmp_path: Path) -> None:
@@ -81,15 +132,19 @@ def test_a_killed_up_does_not_keep_the_project_locked(tmp_path: Path) -> None:
         assert earlier == "killed"
 
 
-def test_a_taken_port_gives_a_free_one() -> None:
-    """The port wished for if it is free, else another, on which really nobody listens."""
-    port = free_port()
-    assert choose_port("127.0.0.1", port) == port
-    server = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "0.0.0.0", "localhost", *(pytest.param(host, marks=needs_ipv6) for host in ("::1", "::"))]
+)
+def test_a_taken_port_gives_a_free_one(host: str) -> None:
+    """The port wished for if it is free, else another, on which really nobody listens; and the way to it."""
+    port = choose_port(host, 0)
+    assert choose_port(host, port) == port
+    server = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", host])
     try:
         wait_until_sync(lambda: listens(server.pid, port), what="the server on the port")
-        other = choose_port("127.0.0.1", port)
-        assert other != port
+        assert httpx.get(url_at(host, port), timeout=30).status_code == 200
+        other = choose_port(host, port)
+        assert other not in (0, port)
         assert not listens(server.pid, other)
         assert not listens(os.getpid(), port)
     finally:
