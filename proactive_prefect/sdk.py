@@ -316,11 +316,14 @@ class Proactive:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
     # Calls of other threads that still wait here end as cancelled, instead of never.
-    waiting = asyncio.all_tasks(loop)
-    for task in waiting:
-        task.cancel()
-    loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
+    loop.run_until_complete(_cancel(asyncio.all_tasks(loop)))
     loop.close()
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _checked(rule: Rule | Mapping[str, Any]) -> Rule:

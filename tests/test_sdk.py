@@ -44,6 +44,12 @@ async def apply_file(project: str, *rules: dict[str, Any]) -> None:
         await apply_plan(api, await make_plan(api, compile_rules(book, made), made))
 
 
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger for each test: one of the checkout would remember what other servers had."""
+    monkeypatch.setenv("PROACTIVE_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture
 async def client(prefect_server: Server) -> AsyncIterator[AsyncProactive]:
     """A client whose rules are gone after the test."""

@@ -194,17 +194,21 @@ async def _carry_others(ledger: Ledger, api: PrefectApi) -> bool:
             .limit(_BATCH)
         )
         waiting = list(rows.tuples())
+    passing: Refused | None = None
     for resolution, occurrence in waiting:
         if resolution.run_id is not None:
             try:
                 await _carry(api, resolution, occurrence)
             except Refused as refused:
-                if refused.status not in FINAL:
-                    raise  # it passes: the decision stands, and is carried out then
+                if refused.status not in FINAL:  # it passes: the decision stands, and is carried out then
+                    passing = refused
+                    continue
                 # What is refused for good is said, rather than asked for ever.
                 log.error("missed.carry refused rule=%s due=%s: %s", occurrence.rule_id, occurrence.due, refused.detail)
         async with ledger.write() as session:
             (await _resolution(session, resolution.occurrence_id)).carried_at = datetime.now(UTC)
+    if passing is not None:
+        raise passing
     return len(waiting) == _BATCH
 
 

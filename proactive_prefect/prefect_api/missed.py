@@ -84,6 +84,7 @@ async def hold_run(api: PrefectApi, run: FlowRun, held: State[Any]) -> bool:
 async def resume_run(api: PrefectApi, run_id: UUID | str) -> bool:
     """Let a held run go now, with its original due time; False if it is not held any more, or gone."""
     try:
+        await read_run(api, run_id)  # to a resume of a run that is gone Prefect answers 500
         answer = await api.post(f"/flow_runs/{run_id}/resume", {})
     except Refused as refused:
         if refused.status == 404:
