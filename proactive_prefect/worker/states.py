@@ -120,8 +120,9 @@ class States:
         ends = [state for state in history if state.is_final() and told is not None and state.timestamp > told]
         if ends:
             self._logger.info("Run %s was run by another worker meanwhile", flow_run.id)
-            end = ends[-1].model_copy(update={"id": uuid4()})
-            await self._client.set_flow_run_state(flow_run.id, end, force=True)
+            end, fence = ends[-1].model_copy(update={"id": uuid4()}), Fence(flow_run)
+            kept = end.state_details.transition_id  # by it is refused what is still on its way
+            await fence.propose(self._client, end, kept or fence.of(end.type), force=True)
         return bool(ends)
 
     async def _propose(self, flow_run: FlowRun) -> Claim:

@@ -112,6 +112,7 @@ async def test_a_claim_that_comes_after_another_workers_process_was_killed_is_un
     now = (await project.client.read_flow_run(run.id)).state
     assert now is not None
     assert (now.name, now.message) == ("Crashed", "killed")
+    assert await _ask(project, run, Running()) == SetStateStatus.REJECT  # of the killed process; it was on its way
 
 
 async def test_a_claim_that_is_sent_twice_is_won(project: Project) -> None:
